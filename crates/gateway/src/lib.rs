@@ -1,1 +1,23 @@
-//! Room: gateway.
+//! The endpoint proxy: HTTPS to each MicroVM's own host name (spec sections 18 to 20).
+//!
+//! A request passes, in this order: TLS ([`serve`]), the token, the port and its grant, the gate that may wake the
+//! MicroVM ([`MicroVms::enter`]), and the application itself. Whatever fails before the gate costs the MicroVM
+//! nothing. Bodies stream both ways with back-pressure; nothing is buffered whole.
+#![forbid(unsafe_code)]
+
+pub mod ca;
+
+mod authenticate;
+mod body;
+mod gate;
+mod headers;
+mod listen;
+mod proxy;
+mod respond;
+mod subprotocol;
+mod target;
+mod upgrade;
+mod upstream;
+
+pub use gate::{GateError, MicroVms, Passage};
+pub use listen::{GatewayConfig, serve};

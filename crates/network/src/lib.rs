@@ -1,1 +1,32 @@
-//! Room: network.
+//! Network slots: one network namespace per MicroVM, with the same addresses in each.
+//!
+//! ```text
+//!   guest ── tap0 ─[ namespace: nftables, NAT, resolver ]─ uplink ══ veth ══ hearth-N ─[ host: nftables, NAT ]─ uplink
+//!  .0.2     .0.1                                        100.65.x.y
+//! ```
+//!
+//! A [`Slot`] is made for one VMM process and destroyed afterwards; [`Network`] keeps some ready. Two rule sets, one in
+//! the namespace and one on the host, each close the host, private ranges and other guests by themselves. All state
+//! lives in the kernel, so that MicroVMs outlive the daemon: [`Network::adopt`] takes a namespace over again and
+//! [`Network::sweep`] removes what belongs to nobody.
+#![deny(unsafe_code)]
+
+mod build;
+mod config;
+mod core;
+mod error;
+mod forwarding;
+mod namespace;
+mod network;
+mod nft;
+mod resolver;
+mod rules;
+mod slot;
+mod sysctl;
+mod tap;
+mod uplink;
+
+pub use config::NetworkConfig;
+pub use error::NetworkError;
+pub use network::Network;
+pub use slot::Slot;

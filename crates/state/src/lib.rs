@@ -1,1 +1,210 @@
-//! Room: state.
+//! The database: what must survive the daemon. SQLite by default; one schema, plain enough for PostgreSQL.
+//!
+//! Rooms above keep their working state in memory and write every transition here before they act on it. A record is
+//! JSON whose shape belongs to the room that owns the resource; changes that belong together are committed together.
+#![forbid(unsafe_code)]
+
+use std::path::Path;
+
+use serde::{Serialize, de::DeserializeOwned};
+use sqlx::{
+    Row, SqlitePool,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+/// Why the database did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The database engine.
+    #[error("the state database: {0}")]
+    Database(#[from] sqlx::Error),
+    /// The schema could not be brought up to date.
+    #[error("the state database's schema: {0}")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+    /// A record is not what this version of hearth writes.
+    #[error("record {id} of table {table} cannot be read: {source}")]
+    Record {
+        /// The table.
+        table: &'static str,
+        /// The record's id.
+        id: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+}
+
+/// A kind of resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Table {
+    /// MicroVM images.
+    Images,
+    /// Image versions with their builds.
+    Versions,
+    /// MicroVMs.
+    Microvms,
+    /// Container bases.
+    Bases,
+    /// Access keys.
+    AccessKeys,
+    /// The node's own secrets and settings.
+    Settings,
+}
+
+impl Table {
+    const fn name(self) -> &'static str {
+        match self {
+            Table::Images => "images",
+            Table::Versions => "versions",
+            Table::Microvms => "microvms",
+            Table::Bases => "bases",
+            Table::AccessKeys => "access_keys",
+            Table::Settings => "settings",
+        }
+    }
+
+    /// Statements are fixed texts: nothing from outside ever becomes part of one.
+    const fn statements(self) -> (&'static str, &'static str, &'static str) {
+        macro_rules! of {
+            ($table:literal) => {
+                (
+                    concat!("INSERT INTO ", $table, " (id, account, record) VALUES ($1, $2, $3) ",
+                        "ON CONFLICT (id) DO UPDATE SET account = excluded.account, record = excluded.record"),
+                    concat!("DELETE FROM ", $table, " WHERE id = $1"),
+                    concat!("SELECT id, record FROM ", $table),
+                )
+            };
+        }
+        match self {
+            Table::Images => of!("images"),
+            Table::Versions => of!("versions"),
+            Table::Microvms => of!("microvms"),
+            Table::Bases => of!("bases"),
+            Table::AccessKeys => of!("access_keys"),
+            Table::Settings => of!("settings"),
+        }
+    }
+}
+
+/// Changes that are committed together.
+#[derive(Debug, Default)]
+pub struct Changes(Vec<Change>);
+
+#[derive(Debug)]
+struct Change {
+    table: Table,
+    id: String,
+    /// Account and JSON text; `None` deletes.
+    record: Option<(String, String)>,
+}
+
+impl Changes {
+    /// No change yet.
+    pub fn new() -> Changes {
+        Changes::default()
+    }
+
+    /// Writes a record, new or not.
+    pub fn put(mut self, table: Table, id: &str, account: &str, record: &impl Serialize) -> Result<Changes, StateError> {
+        let text = serde_json::to_string(record)
+            .map_err(|source| StateError::Record { table: table.name(), id: id.to_owned(), source })?;
+        self.0.push(Change { table, id: id.to_owned(), record: Some((account.to_owned(), text)) });
+        Ok(self)
+    }
+
+    /// Deletes a record; none there is fine.
+    pub fn delete(mut self, table: Table, id: &str) -> Changes {
+        self.0.push(Change { table, id: id.to_owned(), record: None });
+        self
+    }
+}
+
+/// The database. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct State {
+    pool: SqlitePool,
+}
+
+impl State {
+    /// Opens (or makes) the database and brings its schema up to date.
+    pub async fn open(path: &Path) -> Result<State, StateError> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            // A commit that was answered must survive a power cut.
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(std::time::Duration::from_secs(30));
+        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
+        sqlx::migrate!().run(&pool).await?;
+        Ok(State { pool })
+    }
+
+    /// Carries out all changes, or none; when this returns they survive a power cut.
+    pub async fn commit(&self, changes: Changes) -> Result<(), StateError> {
+        let mut transaction = self.pool.begin().await?;
+        for change in changes.0 {
+            let (put, delete, _) = change.table.statements();
+            let query = match &change.record {
+                Some((account, text)) => sqlx::query(put).bind(&change.id).bind(account).bind(text),
+                None => sqlx::query(delete).bind(&change.id),
+            };
+            query.execute(&mut *transaction).await?;
+        }
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Writes one record.
+    pub async fn put(&self, table: Table, id: &str, account: &str, record: &impl Serialize) -> Result<(), StateError> {
+        self.commit(Changes::new().put(table, id, account, record)?).await
+    }
+
+    /// All records of a table. One that cannot be read is an error: state is never dropped in silence.
+    pub async fn all<T: DeserializeOwned>(&self, table: Table) -> Result<Vec<T>, StateError> {
+        let (_, _, select) = table.statements();
+        let rows = sqlx::query(select).fetch_all(&self.pool).await?;
+        rows.into_iter()
+            .map(|row| {
+                let (id, text): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+                serde_json::from_str(&text)
+                    .map_err(|source| StateError::Record { table: table.name(), id, source })
+            })
+            .collect()
+    }
+
+    /// Closes the database after its last commit.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn records_survive_a_new_start_and_deleted_ones_do_not() {
+        let directory = tempfile::tempdir().expect("temp dir");
+        let path = directory.path().join("state.db");
+        let state = State::open(&path).await.expect("opens");
+        state.put(Table::Images, "a", "1", &"first").await.expect("written");
+        state.put(Table::Images, "a", "1", &"second").await.expect("replaced");
+        let changes = Changes::new().put(Table::Versions, "v", "1", &1).expect("json").delete(Table::Images, "none");
+        state.commit(changes).await.expect("committed");
+        state.close().await;
+        let state = State::open(&path).await.expect("opens again");
+        assert_eq!(state.all::<String>(Table::Images).await.expect("read"), ["second"]);
+        assert_eq!(state.all::<u32>(Table::Versions).await.expect("read"), [1]);
+        state.commit(Changes::new().delete(Table::Images, "a")).await.expect("deleted");
+        assert!(state.all::<String>(Table::Images).await.expect("read").is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_record_of_another_shape_is_an_error_that_names_it() {
+        let directory = tempfile::tempdir().expect("temp dir");
+        let state = State::open(&directory.path().join("state.db")).await.expect("opens");
+        state.put(Table::Microvms, "m-1", "1", &"text").await.expect("written");
+        let error = state.all::<u32>(Table::Microvms).await.expect_err("refused").to_string();
+        assert!(error.contains("m-1") && error.contains("microvms"), "{error}");
+    }
+}

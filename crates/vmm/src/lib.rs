@@ -1,1 +1,20 @@
-//! Room: vmm.
+//! Virtual machine monitors: the [`Driver`] trait, one module per VMM, and the guest memory they share.
+//!
+//! This room knows processes, sockets, device state and guest memory. It knows nothing of images, tenants or AWS.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`driver`] | what every VMM must be able to do, and the shapes passed in |
+//! | [`qemu`] | QEMU by QMP, with KVM or TCG |
+//! | [`memory`] | which pages a guest has written, the delta file, zero pages |
+//! | [`process`] | a VMM process that outlives the daemon: found again, watched, ended |
+//! | [`kvm`] | is `/dev/kvm` usable, or only there? |
+
+pub mod driver;
+pub mod kvm;
+pub mod memory;
+pub mod process;
+pub mod qemu;
+
+pub use driver::{Acceleration, Disk, Driver, Kernel, Machine, Memory, Platform, Vm, VmmError};
+pub use process::ProcessRecord;

@@ -1,0 +1,144 @@
+//! From the kernel's first process to an agent that listens.
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use hearth_agent_protocol::{AGENT_PORT, GUEST_ADDRESS, PROTOCOL_VERSION};
+use nix::mount::{MsFlags, mount};
+use nix::sys::reboot::{RebootMode, reboot};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::unistd::{chdir, chroot, sethostname};
+
+use crate::container::launch::Launcher;
+use crate::reaper::Reaper;
+use crate::serve::Agent;
+use crate::{console, disks, freezer, modules, net};
+
+/// Where the agent's root is made before it becomes the root.
+const NEW_ROOT: &str = "/new";
+/// Connections of the host, each with a few descriptors.
+const OPEN_FILES: u64 = 1 << 16;
+
+/// Seconds of silence before the agent asks whether a peer still lives. A host that went away while the guest stood
+/// still says nothing; this is what ends its connections.
+const KEEPALIVE_IDLE_SECONDS: u32 = 30;
+const KEEPALIVE_INTERVAL_SECONDS: u32 = 10;
+const KEEPALIVE_PROBES: u32 = 3;
+
+/// Runs as PID 1; returns only when there is no point in going on.
+pub fn main() -> ExitCode {
+    match boot() {
+        Ok((agent, listener)) => agent.serve(&listener),
+        Err(error) => {
+            console(format_args!("cannot boot: {error:#}"));
+            // The VMM sees its guest end, which is the clearest of signs.
+            let _ = reboot(RebootMode::RB_POWER_OFF);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn boot() -> anyhow::Result<(&'static Agent, TcpListener)> {
+    make_root()?;
+    sethostname("localhost").context("cannot set the host name")?;
+    setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES)
+        .context("cannot raise the limit of open files")?;
+    freezer::prepare()?;
+    let directory = Path::new(modules::DIRECTORY);
+    modules::load(directory, modules::CORE);
+    modules::discard_list(directory, modules::CORE);
+    tune();
+    net::bring_up()?;
+    let listener = listen()?;
+    let launcher = Launcher {
+        reaper: Reaper::start()?,
+        program: "/proc/self/exe".into(),
+    };
+    let agent = Box::leak(Box::new(Agent::new(launcher)));
+    console(format_args!("ready protocol={PROTOCOL_VERSION}"));
+    Ok((agent, listener))
+}
+
+/// The kernel's initial root cannot be left by `pivot_root`, as the container's init must. So a tmpfs becomes the root
+/// above it, the way `switch_root` does it.
+fn make_root() -> anyhow::Result<()> {
+    make_directory(NEW_ROOT)?;
+    let plain = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC | MsFlags::MS_NODEV;
+    let new = |path: &str| format!("{NEW_ROOT}{path}");
+    mount_at(NEW_ROOT, "tmpfs", MsFlags::MS_NOSUID, "mode=755,size=16m")?;
+    for directory in [
+        disks::IMAGE,
+        disks::SCRATCH,
+        disks::ROOT,
+        "/run",
+        modules::DIRECTORY,
+    ] {
+        make_directory(&new(directory))?;
+    }
+    for (path, kind, flags) in [
+        ("/proc", "proc", plain),
+        ("/sys", "sysfs", plain),
+        ("/sys/fs/cgroup", "cgroup2", plain),
+        ("/dev", "devtmpfs", MsFlags::MS_NOSUID),
+    ] {
+        make_directory(&new(path))?;
+        mount_at(&new(path), kind, flags, "")?;
+    }
+    if Path::new(modules::DIRECTORY).is_dir() {
+        mount(
+            Some(modules::DIRECTORY),
+            new(modules::DIRECTORY).as_str(),
+            None::<&str>,
+            MsFlags::MS_BIND,
+            None::<&str>,
+        )
+        .context("cannot bind the modules")?;
+    }
+    chdir(NEW_ROOT)?;
+    mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>).context("cannot move the root")?;
+    chroot(".").context("cannot change the root")?;
+    chdir("/").context("cannot enter the root")
+}
+
+fn make_directory(path: &str) -> anyhow::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(path)
+        .with_context(|| format!("cannot create {path}"))
+}
+
+fn mount_at(path: &str, kind: &str, flags: MsFlags, options: &str) -> anyhow::Result<()> {
+    mount(Some(kind), path, Some(kind), flags, Some(options)).with_context(|| format!("cannot mount {path}"))
+}
+
+/// What Docker sets in every container's network namespace; the application is used to it.
+fn tune() {
+    for (file, value) in [
+        ("net/ipv4/ip_unprivileged_port_start", "0"),
+        ("net/ipv4/ping_group_range", "0 2147483647"),
+    ] {
+        if let Err(error) = fs::write(Path::new("/proc/sys").join(file), value) {
+            console(format_args!("cannot set {file}: {error}"));
+        }
+    }
+}
+
+/// Listens for the host alone: what a process of the guest sends to this address never crosses the link.
+fn listen() -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(SocketAddr::from((GUEST_ADDRESS, AGENT_PORT)))
+        .context("cannot listen for the host")?;
+    setsockopt(&listener, sockopt::BindToDevice, &net::INTERFACE.into())
+        .context("cannot bind to the link")?;
+    // Accepted connections inherit these.
+    setsockopt(&listener, sockopt::TcpNoDelay, &true)?;
+    setsockopt(&listener, sockopt::KeepAlive, &true)?;
+    setsockopt(&listener, sockopt::TcpKeepIdle, &KEEPALIVE_IDLE_SECONDS)?;
+    setsockopt(&listener, sockopt::TcpKeepInterval, &KEEPALIVE_INTERVAL_SECONDS)?;
+    setsockopt(&listener, sockopt::TcpKeepCount, &KEEPALIVE_PROBES)?;
+    Ok(listener)
+}

@@ -1,0 +1,105 @@
+//! From a request to the service it is for.
+
+use std::{panic::AssertUnwindSafe, sync::Arc};
+
+use bytes::Bytes;
+use futures::FutureExt;
+use hearth_wire::{ApiError, Caller, ErrorKind};
+use http::{HeaderValue, Method, Request, Response, header::HOST, request::Parts};
+use hyper::body::Incoming;
+use serde_json::json;
+use tower::ServiceExt;
+use tracing::error;
+use uuid::Uuid;
+
+use crate::{
+    ApiConfig, Body, Services,
+    answer::{Protocol, missing_authentication},
+    body, json_service, lambda,
+    scope::{self, Scope},
+    signature, sts,
+};
+
+pub(crate) struct Router {
+    pub(crate) config: ApiConfig,
+    pub(crate) services: Services,
+}
+
+impl Router {
+    /// Answers one request, whatever happens.
+    pub(crate) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+        let request_id = Uuid::new_v4().to_string();
+        let answer = AssertUnwindSafe(self.route(request, &request_id))
+            .catch_unwind()
+            .await;
+        answer.unwrap_or_else(|_| {
+            error!(request_id, "a handler panicked");
+            Protocol::RestJson.error(&ApiError::internal(), &request_id)
+        })
+    }
+
+    async fn route(&self, request: Request<Incoming>, request_id: &str) -> Response<Body> {
+        let (mut parts, body) = request.into_parts();
+        name_host(&mut parts);
+        let scope = match scope::of(&parts) {
+            Ok(Some(scope)) => scope,
+            Ok(None) if parts.method == Method::GET && parts.uri.path() == "/health" => {
+                return health(request_id);
+            }
+            Ok(None) => return Protocol::RestJson.error(&missing_authentication(), request_id),
+            Err(error) => return Protocol::RestJson.error(&error, request_id),
+        };
+        let request = Request::from_parts(parts, body);
+        match scope.service.as_str() {
+            "s3" => self.s3(request, request_id).await,
+            "lambda" => lambda::handle(self, &scope, request, request_id).await,
+            "logs" => json_service::handle(self, &*self.services.logs, &scope, request, request_id).await,
+            "sts" => sts::handle(self, &scope, request, request_id).await,
+            _ => {
+                let message = "Credential should be scoped to correct service: 'lambda'.";
+                Protocol::RestJson.error(&ApiError::new(ErrorKind::InvalidSignature, message), request_id)
+            }
+        }
+    }
+
+    async fn s3(&self, request: Request<Incoming>, request_id: &str) -> Response<Body> {
+        self.services
+            .s3
+            .clone()
+            .oneshot(request)
+            .await
+            .unwrap_or_else(|error| {
+                error!(request_id, %error, "the S3 service failed");
+                Protocol::RestJson.error(&ApiError::internal(), request_id)
+            })
+    }
+
+    /// Reads the body and verifies the signature.
+    pub(crate) async fn verified(
+        &self,
+        scope: &Scope,
+        request: Request<Incoming>,
+        request_id: &str,
+    ) -> Result<(Parts, Bytes, Caller), ApiError> {
+        let (parts, body) = request.into_parts();
+        let body = body::read(body, self.config.max_body_bytes, self.config.body_timeout).await?;
+        let caller = signature::verify(&*self.services.keys, scope, &parts, body.clone(), request_id).await?;
+        Ok((parts, body, caller))
+    }
+}
+
+/// HTTP/2 names the host in the URI; signatures cover it as the `host` header.
+fn name_host(parts: &mut Parts) {
+    let authority = parts
+        .uri
+        .authority()
+        .and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    if let Some(authority) = authority {
+        parts.headers.entry(HOST).or_insert(authority);
+    }
+}
+
+fn health(request_id: &str) -> Response<Body> {
+    let body = json!({"status": "ok", "version": env!("CARGO_PKG_VERSION")}).to_string();
+    Protocol::RestJson.response(200, body, request_id)
+}

@@ -1,0 +1,60 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use hearth_wire::{Caller, ControlPlane, Sensitive};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use serde_json::Value;
+use tower::util::BoxCloneSyncService;
+
+use crate::{Body, BoxError};
+
+/// What the port serves.
+#[derive(Clone)]
+pub struct Services {
+    /// Answers the operations of `lambda`.
+    pub control_plane: Arc<dyn ControlPlane>,
+    /// Knows the access keys.
+    pub keys: Arc<dyn Keys>,
+    /// Answers `s3`; gets the request as it came and verifies its signature.
+    pub s3: S3Service,
+    /// Answers `logs`.
+    pub logs: Arc<dyn JsonService>,
+}
+
+/// The S3 front end. The request's body has not been read; an error becomes a 500 without details.
+pub type S3Service = BoxCloneSyncService<Request<Incoming>, Response<Body>, BoxError>;
+
+/// Finds access keys.
+#[async_trait]
+pub trait Keys: Send + Sync + 'static {
+    /// The key with this id; `None` when there is none or it was revoked.
+    async fn find(&self, access_key_id: &str) -> Option<AccessKey>;
+}
+
+/// What an access key id stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessKey {
+    /// Forty characters.
+    pub secret_access_key: Sensitive,
+    /// Twelve digits.
+    pub account_id: String,
+}
+
+/// A service of the AWS JSON 1.1 protocol.
+#[async_trait]
+pub trait JsonService: Send + Sync + 'static {
+    /// Performs one call. `target` is the whole `X-Amz-Target`, such as `Logs_20140328.DescribeLogGroups`.
+    async fn call(&self, caller: &Caller, target: &str, body: Value) -> Result<Value, JsonServiceError>;
+}
+
+/// What a [`JsonService`] answers instead of its response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JsonServiceError {
+    /// HTTP status.
+    pub status: u16,
+    /// Error shape, such as `ResourceNotFoundException`.
+    pub kind: String,
+    /// For people.
+    pub message: String,
+}

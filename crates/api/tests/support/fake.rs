@@ -1,0 +1,201 @@
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use hearth_wire::{ApiError, Caller, ControlPlane, Timestamp, enums::*, texts, types::*};
+
+use super::{ACCOUNT, REGION};
+
+/// Remembers every request it got, as `(operation, caller, debug form)`.
+#[derive(Default)]
+pub struct Fake {
+    pub calls: Mutex<Vec<(&'static str, Caller, String)>>,
+}
+
+impl Fake {
+    pub fn count(&self) -> usize {
+        self.calls.lock().expect("calls").len()
+    }
+
+    pub fn last(&self) -> (&'static str, Caller, String) {
+        self.calls.lock().expect("calls").last().cloned().expect("a call")
+    }
+}
+
+pub fn image_arn(name: &str) -> String {
+    format!("arn:aws:lambda:{REGION}:{ACCOUNT}:microvm-image:{name}")
+}
+
+fn summary(name: &str) -> MicrovmImageSummary {
+    MicrovmImageSummary {
+        image_arn: image_arn(name),
+        name: name.to_owned(),
+        state: MicrovmImageState::Creating,
+        latest_active_image_version: None,
+        latest_failed_image_version: None,
+        created_at: Timestamp::from_millis(1_785_000_000_123),
+        id: None,
+    }
+}
+
+fn microvm(request: &RunMicrovmRequest) -> Microvm {
+    Microvm {
+        microvm_id: "microvm-1".into(),
+        state: MicrovmState::Pending,
+        endpoint: "e.lambda-microvm.eu-west-1.on.aws".into(),
+        image_arn: request.image_identifier.clone(),
+        image_version: "1.0".into(),
+        execution_role_arn: None,
+        idle_policy: request.idle_policy,
+        maximum_duration_in_seconds: 28800,
+        started_at: Timestamp::from_millis(1_785_000_000_000),
+        terminated_at: None,
+        state_reason: None,
+        termination_reason_code: None,
+        ingress_network_connectors: vec![],
+        egress_network_connectors: vec![],
+    }
+}
+
+fn build() -> MicrovmImageBuildSummary {
+    MicrovmImageBuildSummary {
+        image_arn: image_arn("demo"),
+        image_version: "1.0".into(),
+        build_id: "b".into(),
+        build_state: BuildState::Successful,
+        architecture: Architecture::X8664,
+        chipset: Chipset::Intel,
+        chipset_generation: "4".into(),
+        state_reason: None,
+        created_at: Timestamp::from_millis(0),
+        termination_reason_code: None,
+    }
+}
+
+fn version(image_version: &str) -> MicrovmImageVersion {
+    MicrovmImageVersion {
+        specification: ImageSpecification::default(),
+        image_arn: image_arn("demo"),
+        image_version: image_version.into(),
+        state: MicrovmImageVersionState::Successful,
+        status: MicrovmImageVersionStatus::Active,
+        created_at: Timestamp::from_millis(0),
+        updated_at: None,
+        state_reason: None,
+        tags: None,
+        version_state_time_bucket: None,
+    }
+}
+
+macro_rules! fake {
+    ($($call:ident($request:ident: $input:ty) -> $output:ty $answer:block)+) => {
+        #[async_trait]
+        impl ControlPlane for Fake {
+            $(async fn $call(&self, caller: &Caller, $request: $input) -> Result<$output, ApiError> {
+                let call = (stringify!($call), caller.clone(), format!("{:?}", $request));
+                self.calls.lock().expect("calls").push(call);
+                $answer
+            })+
+        }
+    };
+}
+
+fake! {
+    create_microvm_image(request: CreateMicrovmImageRequest) -> CreateMicrovmImageResponse {
+        Ok(CreateMicrovmImageResponse {
+            image: summary(&request.name),
+            updated_at: None,
+            tags: request.tags,
+            image_version: "1.0".into(),
+            specification: request.specification,
+            build_phase_overrides: None,
+            role_configuration: None,
+        })
+    }
+    update_microvm_image(request: UpdateMicrovmImageRequest) -> UpdateMicrovmImageResponse {
+        Ok(UpdateMicrovmImageResponse {
+            image: summary("demo"),
+            updated_at: Timestamp::from_millis(0),
+            image_version: "2.0".into(),
+            specification: request.specification,
+            build_phase_overrides: None,
+            role_configuration: None,
+        })
+    }
+    get_microvm_image(request: GetMicrovmImageRequest) -> GetMicrovmImageResponse {
+        if request.image_identifier != image_arn("demo") {
+            return Err(texts::image_not_found(request.image_identifier));
+        }
+        Ok(GetMicrovmImageResponse { image: summary("demo"), updated_at: None, tags: Default::default() })
+    }
+    list_microvm_images(_request: ListMicrovmImagesRequest) -> ListMicrovmImagesResponse {
+        Ok(ListMicrovmImagesResponse { items: vec![summary("demo")], next_token: None })
+    }
+    delete_microvm_image(_request: DeleteMicrovmImageRequest) -> DeleteMicrovmImageResponse {
+        Err(ApiError::throttled(7))
+    }
+    get_microvm_image_version(request: GetMicrovmImageVersionRequest) -> GetMicrovmImageVersionResponse {
+        Ok(version(&request.image_version))
+    }
+    list_microvm_image_versions(_request: ListMicrovmImageVersionsRequest) -> ListMicrovmImageVersionsResponse {
+        Ok(ListMicrovmImageVersionsResponse { items: vec![version("1.0")], next_token: None })
+    }
+    update_microvm_image_version(_request: UpdateMicrovmImageVersionRequest) -> UpdateMicrovmImageVersionResponse {
+        Err(texts::image_busy(MicrovmImageState::Updating))
+    }
+    delete_microvm_image_version(_request: DeleteMicrovmImageVersionRequest) -> DeleteMicrovmImageVersionResponse {
+        Err(texts::last_version())
+    }
+    list_microvm_image_builds(_request: ListMicrovmImageBuildsRequest) -> ListMicrovmImageBuildsResponse {
+        Ok(ListMicrovmImageBuildsResponse { items: vec![build()], next_token: None })
+    }
+    get_microvm_image_build(_request: GetMicrovmImageBuildRequest) -> GetMicrovmImageBuildResponse {
+        Ok(GetMicrovmImageBuildResponse { build: build(), snapshot_build: None })
+    }
+    list_managed_microvm_images(_request: ListManagedMicrovmImagesRequest) -> ListManagedMicrovmImagesResponse {
+        Ok(ListManagedMicrovmImagesResponse::default())
+    }
+    list_managed_microvm_image_versions(_request: ListManagedMicrovmImageVersionsRequest)
+        -> ListManagedMicrovmImageVersionsResponse {
+        panic!("a fault of the service with secret details")
+    }
+    run_microvm(request: RunMicrovmRequest) -> RunMicrovmResponse {
+        Ok(microvm(&request))
+    }
+    get_microvm(request: GetMicrovmRequest) -> GetMicrovmResponse {
+        Err(texts::microvm_not_found(&request.microvm_identifier))
+    }
+    list_microvms(request: ListMicrovmsRequest) -> ListMicrovmsResponse {
+        Ok(ListMicrovmsResponse { items: vec![], next_token: request.next_token })
+    }
+    suspend_microvm(_request: SuspendMicrovmRequest) -> SuspendMicrovmResponse {
+        Ok(SuspendMicrovmResponse {})
+    }
+    resume_microvm(_request: ResumeMicrovmRequest) -> ResumeMicrovmResponse {
+        Ok(ResumeMicrovmResponse {})
+    }
+    terminate_microvm(_request: TerminateMicrovmRequest) -> TerminateMicrovmResponse {
+        Ok(TerminateMicrovmResponse {})
+    }
+    create_microvm_auth_token(_request: CreateMicrovmAuthTokenRequest) -> CreateMicrovmAuthTokenResponse {
+        Ok(CreateMicrovmAuthTokenResponse::of("a..b.c.d".into()))
+    }
+    create_microvm_shell_auth_token(_request: CreateMicrovmShellAuthTokenRequest)
+        -> CreateMicrovmShellAuthTokenResponse {
+        Err(texts::shell_ingress_required())
+    }
+    tag_resource(_request: TagResourceRequest) -> TagResourceResponse {
+        Ok(TagResourceResponse {})
+    }
+    untag_resource(_request: UntagResourceRequest) -> UntagResourceResponse {
+        Ok(UntagResourceResponse {})
+    }
+    list_tags(_request: ListTagsRequest) -> ListTagsResponse {
+        Ok(ListTagsResponse::default())
+    }
+    import_base(request: ImportBaseRequest) -> ImportBaseResponse {
+        Ok(ImportBaseResponse { name: request.name, digest: None })
+    }
+    list_bases(_request: ListBasesRequest) -> ListBasesResponse {
+        Err(texts::memory_exhausted())
+    }
+}

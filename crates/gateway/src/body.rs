@@ -1,0 +1,50 @@
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body_util::{Either, Empty, Full};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+
+use crate::gate::Passage;
+
+/// What goes up to the application.
+pub(crate) type RequestBody = Either<Empty<Bytes>, Watched>;
+/// What goes down to the client.
+pub(crate) type ResponseBody = Either<Full<Bytes>, Watched>;
+
+/// A streamed body, every piece of which counts as activity of its MicroVM.
+pub(crate) struct Watched {
+    inner: Incoming,
+    passage: Arc<dyn Passage>,
+}
+
+impl Watched {
+    pub(crate) fn new(inner: Incoming, passage: Arc<dyn Passage>) -> Watched {
+        Watched { inner, passage }
+    }
+}
+
+impl Body for Watched {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        if matches!(frame, Some(Ok(_))) {
+            self.passage.touch();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

@@ -1,0 +1,71 @@
+use std::io;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::net::TcpStream;
+
+/// Why the gate of a MicroVM stays shut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum GateError {
+    /// It is not running and will not be woken, or could not be: 502.
+    #[error("the MicroVM does not serve requests now")]
+    Closed,
+    /// It was launched without HTTP ingress: 403.
+    #[error("the MicroVM has no HTTP ingress")]
+    NoIngress,
+    /// Too many requests wait for it already: 429.
+    #[error("too many requests for the MicroVM")]
+    Busy,
+}
+
+/// What the gateway knows of the MicroVMs.
+#[async_trait]
+pub trait MicroVms: Send + Sync + 'static {
+    /// The id of the MicroVM whose endpoint's first label this is (lower case). Must not wake anything.
+    fn find(&self, endpoint_id: &str) -> Option<String>;
+
+    /// Waits at the gate until the MicroVM may be spoken to; wakes it when its idle policy says so. Called once for
+    /// every request, after its token and port were found good. The wait is dropped when the client leaves.
+    async fn enter(&self, microvm_id: &str) -> Result<Box<dyn Passage>, GateError>;
+}
+
+/// The way into a MicroVM that may be spoken to. Holding one means nothing by itself: the gateway keeps a passage as
+/// long as it keeps connections made through it.
+#[async_trait]
+pub trait Passage: Send + Sync + 'static {
+    /// Grows with every resume. Connections made through a passage of another generation are never used again.
+    fn generation(&self) -> u64;
+
+    /// Connects to a port of the application. A refused connection means that nothing listens there.
+    async fn dial(&self, port: u16) -> io::Result<TcpStream>;
+
+    /// Returns once connections of this generation are dead: the MicroVM is suspended or ended. The gateway then
+    /// cuts every stream that still runs through it.
+    async fn ended(&self);
+
+    /// A request or bytes of a body or upgraded connection passed. Called for every piece: must be cheap.
+    fn touch(&self);
+
+    /// A request was sent on and has no response headers yet: it counts as activity until [`Passage::request_ended`]
+    /// (spec section 16).
+    fn request_began(&self);
+
+    /// The response headers came, or the request was given up.
+    fn request_ended(&self);
+}
+
+/// Keeps a request counted as pending until it is dropped.
+pub(crate) struct Pending(Arc<dyn Passage>);
+
+impl Pending {
+    pub(crate) fn begin(passage: Arc<dyn Passage>) -> Pending {
+        passage.request_began();
+        Pending(passage)
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.0.request_ended();
+    }
+}

@@ -1,0 +1,221 @@
+use std::convert::Infallible;
+use std::io;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use hearth_token::Keyring;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use rustls::ServerConfig;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::gate::MicroVms;
+use crate::proxy::Gateway;
+use crate::upstream::{H2_CONNECTION_WINDOW_BYTES, H2_STREAM_WINDOW_BYTES, Upstreams};
+
+const ALPN_H2: &[u8] = b"h2";
+/// Most bytes of a request's header, in both versions of HTTP.
+const MAX_HEADER_BYTES: usize = 64 * 1024;
+const MAX_H2_STREAMS: u32 = 256;
+/// A client that answers nothing for this long is gone.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+/// Pause after a failed accept: descriptors may be free again then.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How the gateway listens and waits.
+#[derive(Debug, Clone)]
+pub struct GatewayConfig {
+    /// Parent of all endpoints, such as `microvm.localhost`: an endpoint is `<id>.<domain>`.
+    pub domain: String,
+    /// Longest TLS handshake.
+    pub handshake_timeout: Duration,
+    /// Longest wait for a request's header once it may come; a connection that never sends one is closed.
+    pub request_header_timeout: Duration,
+    /// Longest wait for [`crate::Passage::dial`].
+    pub dial_timeout: Duration,
+    /// How long a connection to the application is kept for the next request. Short, so that it ends before most
+    /// servers would end it themselves, and does not keep a one-connection server from hearing its lifecycle hooks.
+    pub upstream_idle_timeout: Duration,
+    /// How long requests under way may go on after a shutdown began.
+    pub shutdown_grace: Duration,
+}
+
+impl GatewayConfig {
+    /// The defaults, for endpoints below `domain`.
+    pub fn new(domain: &str) -> GatewayConfig {
+        GatewayConfig {
+            domain: domain.trim_matches('.').to_ascii_lowercase(),
+            handshake_timeout: Duration::from_secs(10),
+            request_header_timeout: Duration::from_secs(30),
+            dial_timeout: Duration::from_secs(10),
+            upstream_idle_timeout: Duration::from_millis(400),
+            shutdown_grace: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Serves endpoints on all listeners until `shutdown` is cancelled and the requests under way are done, or the grace
+/// period is over.
+pub async fn serve(
+    listeners: Vec<TcpListener>,
+    tls: Arc<ServerConfig>,
+    config: GatewayConfig,
+    microvms: Arc<dyn MicroVms>,
+    tokens: Arc<RwLock<Keyring>>,
+    shutdown: CancellationToken,
+) {
+    let upstreams = Arc::new(Upstreams::new(&config));
+    let cut = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    let gateway = Arc::new(Gateway {
+        config,
+        microvms,
+        tokens,
+        upstreams,
+        tasks,
+        cut,
+    });
+    let server = Arc::new(Server {
+        h1: http1(gateway.config.request_header_timeout),
+        h2: http2(),
+        tls: TlsAcceptor::from(tls),
+        gateway,
+        shutdown,
+    });
+    for listener in listeners {
+        server.gateway.tasks.spawn(server.clone().accept(listener));
+    }
+    server.shutdown.cancelled().await;
+    let Gateway {
+        tasks,
+        cut,
+        upstreams,
+        config,
+        ..
+    } = &*server.gateway;
+    tasks.close();
+    if timeout(config.shutdown_grace, tasks.wait()).await.is_err() {
+        cut.cancel();
+        tasks.wait().await;
+    }
+    upstreams.close();
+}
+
+struct Server {
+    h1: auto::Builder<TokioExecutor>,
+    h2: auto::Builder<TokioExecutor>,
+    tls: TlsAcceptor,
+    gateway: Arc<Gateway>,
+    shutdown: CancellationToken,
+}
+
+fn http1(header_timeout: Duration) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(header_timeout)
+        .max_buf_size(MAX_HEADER_BYTES);
+    builder
+}
+
+fn http2() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new()).http2_only();
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE)
+        .initial_stream_window_size(H2_STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(MAX_H2_STREAMS)
+        .max_header_list_size(MAX_HEADER_BYTES as u32);
+    builder
+}
+
+impl Server {
+    async fn accept(self: Arc<Self>, listener: TcpListener) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = self.shutdown.cancelled() => return,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    self.gateway.tasks.spawn(self.clone().connection(stream));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "gateway cannot accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn connection(self: Arc<Self>, stream: TcpStream) {
+        let served = tokio::select! {
+            served = self.serve(stream) => served,
+            () = self.gateway.cut.cancelled() => return,
+        };
+        if let Err(error) = served {
+            tracing::debug!(error = &*error, "client connection ended");
+        }
+    }
+
+    async fn serve(&self, stream: TcpStream) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        tune(&stream)?;
+        let stream = timeout(self.gateway.config.handshake_timeout, self.tls.accept(stream)).await??;
+        let (_, session) = stream.get_ref();
+        let server_name: Option<Arc<str>> = session.server_name().map(Arc::from);
+        let builder = if session.alpn_protocol() == Some(ALPN_H2) {
+            &self.h2
+        } else {
+            &self.h1
+        };
+
+        let asked = Arc::new(AtomicBool::new(false));
+        let service = {
+            let (gateway, asked) = (self.gateway.clone(), asked.clone());
+            service_fn(move |request| {
+                asked.store(true, Ordering::Relaxed);
+                let (gateway, server_name) = (gateway.clone(), server_name.clone());
+                async move { Ok::<_, Infallible>(gateway.answer(server_name.as_deref(), request).await) }
+            })
+        };
+        let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+        let mut first_request = pin!(sleep(self.gateway.config.request_header_timeout));
+        let (mut waiting, mut draining) = (true, false);
+        loop {
+            tokio::select! {
+                done = connection.as_mut() => return done,
+                () = first_request.as_mut(), if waiting => {
+                    if !asked.load(Ordering::Relaxed) {
+                        return Err(io::Error::from(io::ErrorKind::TimedOut).into());
+                    }
+                    waiting = false;
+                }
+                () = self.shutdown.cancelled(), if !draining => {
+                    draining = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    }
+}
+
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE)
+        .with_interval(KEEPALIVE / 3)
+        .with_retries(3);
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+}

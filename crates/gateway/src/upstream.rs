@@ -1,0 +1,263 @@
+//! Connections into MicroVMs: dialled through the passage, kept alive for a moment, never older than the last resume.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::Uri;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use crate::body::RequestBody;
+use crate::gate::Passage;
+use crate::listen::GatewayConfig;
+
+/// HTTP/2 flow-control windows: enough for a fast stream, little enough for many of them.
+pub(crate) const H2_STREAM_WINDOW_BYTES: u32 = 1 << 20;
+pub(crate) const H2_CONNECTION_WINDOW_BYTES: u32 = 2 << 20;
+
+const MAX_IDLE_PER_PORT: usize = 32;
+/// Ports of one MicroVM with a cleartext HTTP/2 connection kept; past it all are let go.
+const MAX_H2_PORTS: usize = 16;
+
+pub(crate) type HttpClient = Client<Dialer, RequestBody>;
+
+/// The connections into all MicroVMs.
+pub(crate) struct Upstreams {
+    machines: Mutex<HashMap<String, Arc<Machine>>>,
+    dial_timeout: Duration,
+    idle_timeout: Duration,
+}
+
+/// The connections into one MicroVM, since its last resume.
+pub(crate) struct Machine {
+    generation: u64,
+    dialer: Dialer,
+    idle_timeout: Duration,
+    h1: HttpClient,
+    /// By port, because the authority of an HTTP/2 request is the client's and says nothing of the guest's port.
+    h2: Mutex<HashMap<u16, HttpClient>>,
+}
+
+impl Upstreams {
+    pub(crate) fn new(config: &GatewayConfig) -> Upstreams {
+        Upstreams {
+            machines: Mutex::default(),
+            dial_timeout: config.dial_timeout,
+            idle_timeout: config.upstream_idle_timeout,
+        }
+    }
+
+    /// The connections of the passage's generation; `None` when a newer one is known, so that this passage is dead.
+    pub(crate) fn machine(
+        self: &Arc<Self>,
+        microvm_id: &str,
+        passage: &Arc<dyn Passage>,
+    ) -> Option<Arc<Machine>> {
+        let generation = passage.generation();
+        let mut machines = self.lock();
+        if let Some(machine) = machines.get(microvm_id) {
+            if machine.generation > generation {
+                return None;
+            }
+            if machine.generation == generation && !machine.dialer.ended.is_cancelled() {
+                return Some(machine.clone());
+            }
+            machine.dialer.ended.cancel();
+        }
+        let ended = CancellationToken::new();
+        let dialer = Dialer {
+            passage: passage.clone(),
+            port: None,
+            timeout: self.dial_timeout,
+            ended: ended.clone(),
+        };
+        let machine = Arc::new(Machine {
+            generation,
+            idle_timeout: self.idle_timeout,
+            h1: client(dialer.clone(), self.idle_timeout, false),
+            h2: Mutex::default(),
+            dialer,
+        });
+        machines.insert(microvm_id.to_owned(), machine.clone());
+        tokio::spawn(forget_when_ended(
+            self.clone(),
+            microvm_id.to_owned(),
+            machine.clone(),
+        ));
+        Some(machine)
+    }
+
+    /// Cuts every connection.
+    pub(crate) fn close(&self) {
+        for machine in self.lock().values() {
+            machine.dialer.ended.cancel();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Machine>>> {
+        self.machines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn forget_when_ended(upstreams: Arc<Upstreams>, microvm_id: String, machine: Arc<Machine>) {
+    tokio::select! {
+        () = machine.dialer.passage.ended() => {}
+        () = machine.dialer.ended.cancelled() => {}
+    }
+    machine.dialer.ended.cancel();
+    let mut machines = upstreams.lock();
+    if machines
+        .get(&microvm_id)
+        .is_some_and(|current| Arc::ptr_eq(current, &machine))
+    {
+        machines.remove(&microvm_id);
+    }
+}
+
+impl Machine {
+    /// The client for requests whose URI names the guest's port.
+    pub(crate) fn h1(&self) -> &HttpClient {
+        &self.h1
+    }
+
+    /// The client for cleartext HTTP/2 to one port.
+    pub(crate) fn h2(&self, port: u16) -> HttpClient {
+        let mut clients = self.h2.lock().unwrap_or_else(PoisonError::into_inner);
+        if clients.len() >= MAX_H2_PORTS && !clients.contains_key(&port) {
+            clients.clear();
+        }
+        let new = || {
+            client(
+                Dialer {
+                    port: Some(port),
+                    ..self.dialer.clone()
+                },
+                self.idle_timeout,
+                true,
+            )
+        };
+        clients.entry(port).or_insert_with(new).clone()
+    }
+
+    /// Cancelled when connections into this MicroVM are dead.
+    pub(crate) fn ended(&self) -> &CancellationToken {
+        &self.dialer.ended
+    }
+}
+
+fn client(dialer: Dialer, idle_timeout: Duration, h2: bool) -> HttpClient {
+    Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(idle_timeout)
+        .pool_max_idle_per_host(MAX_IDLE_PER_PORT)
+        .set_host(false)
+        .http2_only(h2)
+        .http2_initial_stream_window_size(H2_STREAM_WINDOW_BYTES)
+        .http2_initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
+        .build(dialer)
+}
+
+/// Opens connections to the application.
+#[derive(Clone)]
+pub(crate) struct Dialer {
+    passage: Arc<dyn Passage>,
+    /// The guest's port; `None` when the URI names it.
+    port: Option<u16>,
+    timeout: Duration,
+    ended: CancellationToken,
+}
+
+impl tower::Service<Uri> for Dialer {
+    type Response = TokioIo<Link>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<Link>>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let dialer = self.clone();
+        Box::pin(async move {
+            let port = dialer
+                .port
+                .or(uri.port_u16())
+                .ok_or(io::ErrorKind::InvalidInput)?;
+            let stream = tokio::select! {
+                dialled = tokio::time::timeout(dialer.timeout, dialer.passage.dial(port)) => dialled??,
+                () = dialer.ended.cancelled() => return Err(io::ErrorKind::ConnectionAborted.into()),
+            };
+            stream.set_nodelay(true)?;
+            Ok(TokioIo::new(Link {
+                stream,
+                ended: Box::pin(dialer.ended.cancelled_owned()),
+            }))
+        })
+    }
+}
+
+/// The URI that leads the HTTP/1.1 client to a guest port; its path goes to the application as it is.
+pub(crate) fn h1_authority(port: u16) -> String {
+    SocketAddrV4::new(Ipv4Addr::LOCALHOST, port).to_string()
+}
+
+/// A connection that breaks when its MicroVM is suspended or ends, rather than wait for an answer forever.
+pub(crate) struct Link {
+    stream: TcpStream,
+    ended: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl Connection for Link {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl AsyncRead for Link {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.ended.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Link {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,9 @@
+//! The gateway as clients and applications see it: real TLS, real TCP on loopback, and MicroVMs that are only ports.
+#![allow(clippy::unwrap_used, unreachable_pub)]
+
+mod curl;
+mod entry;
+mod http;
+mod streams;
+mod upgrade;
+mod world;

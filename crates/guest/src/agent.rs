@@ -1,0 +1,257 @@
+//! Requests to the agent. Everything it answers is bounded in size and time and checked against the question.
+
+use std::{
+    io::{self, Read},
+    net::{Ipv4Addr, SocketAddrV4},
+    time::{Duration, SystemTime},
+};
+
+use hearth_agent_protocol::{
+    AGENT_PORT, Application, Exec, ExecInput, ExitStatus, Freeze, FrameError, GUEST_ADDRESS, HookCall, HookOutcome,
+    MAX_FRAME_BYTES, Output, PROTOCOL_VERSION, Reply, Request, Thaw, decode, encode,
+};
+use hearth_network::Slot;
+use serde::de::DeserializeOwned;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, tcp::OwnedReadHalf, tcp::OwnedWriteHalf},
+    time::timeout,
+};
+
+use crate::GuestError;
+
+/// Longest wait for an answer that takes the agent no time of its own.
+const PROMPT: Duration = Duration::from_secs(20);
+/// Longest wait for one connection of a guest that is still booting, before the next is tried.
+const BOOT_ATTEMPT: Duration = Duration::from_millis(250);
+
+/// Speaks to the agent of one guest. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Agent {
+    slot: Slot,
+}
+
+impl Agent {
+    pub(crate) fn new(slot: Slot) -> Agent {
+        Agent { slot }
+    }
+
+    /// Waits until a booting agent answers and speaks our protocol; returns the guest's kernel release.
+    pub async fn await_boot(&self, longest: Duration) -> Result<String, GuestError> {
+        let attempts = async {
+            loop {
+                // A guest without a driver for its card loses the first packet: a new connection beats TCP's own patience.
+                match timeout(BOOT_ATTEMPT, self.connect()).await {
+                    Ok(Ok(stream)) => return self.hello(stream).await,
+                    Ok(Err(_)) => tokio::time::sleep(BOOT_ATTEMPT / 5).await,
+                    Err(_) => {}
+                }
+            }
+        };
+        timeout(longest, attempts).await.unwrap_or(Err(GuestError::TimedOut(longest.as_secs())))
+    }
+
+    async fn hello(&self, mut stream: TcpStream) -> Result<String, GuestError> {
+        match exchange(&mut stream, &Request::Hello).await? {
+            Reply::Hello { protocol: PROTOCOL_VERSION, kernel } => Ok(kernel),
+            Reply::Hello { protocol, .. } => {
+                Err(GuestError::Protocol { found: protocol, expected: PROTOCOL_VERSION })
+            }
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Mounts the disks and starts the application.
+    pub async fn start(&self, application: Application) -> Result<(), GuestError> {
+        self.done(Request::Start(application), Duration::from_secs(120)).await
+    }
+
+    /// Makes the guest ready for a pause.
+    pub async fn freeze(&self, freeze: Freeze) -> Result<(), GuestError> {
+        self.done(Request::Freeze(freeze), Duration::from_secs(60)).await
+    }
+
+    /// Wakes a guest whose clock stood still, with the time and entropy of this moment.
+    pub async fn thaw(&self, close_connections: bool) -> Result<(), GuestError> {
+        let entropy = fresh_entropy().map_err(GuestError::io("reading /dev/urandom"))?;
+        self.done(Request::Thaw(Thaw { wall_clock_ns: wall_clock_ns(), entropy, close_connections }), PROMPT).await
+    }
+
+    /// Calls a lifecycle hook. A guest that does not answer counts as a hook that timed out.
+    pub async fn hook(&self, call: HookCall) -> Result<HookOutcome, GuestError> {
+        let longest = Duration::from_millis(call.timeout_ms) + PROMPT;
+        match self.ask(&Request::Hook(call), longest).await {
+            Ok(Reply::Hook(outcome)) => Ok(outcome),
+            Ok(other) => Err(unexpected(other)),
+            Err(GuestError::TimedOut(_)) => Ok(HookOutcome::TimedOut),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits until something in the guest listens.
+    pub async fn await_listener(&self, longest: Duration) -> Result<bool, GuestError> {
+        let timeout_ms = longest.as_millis() as u64;
+        match self.ask(&Request::AwaitListener { timeout_ms }, longest + PROMPT).await? {
+            Reply::Listening(listening) => Ok(listening),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// A connection to 127.0.0.1:`port` in the guest.
+    pub async fn forward(&self, port: u16) -> io::Result<TcpStream> {
+        let attempt = async {
+            let mut stream = self.connect().await?;
+            match exchange(&mut stream, &Request::Forward { port }).await {
+                Ok(Reply::Connected) => Ok(stream),
+                Ok(Reply::Refused(_)) => Err(io::Error::from(io::ErrorKind::ConnectionRefused)),
+                Ok(_) => Err(io::Error::from(io::ErrorKind::InvalidData)),
+                Err(error) => Err(io::Error::other(error)),
+            }
+        };
+        timeout(PROMPT, attempt).await.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut)))
+    }
+
+    /// The application's output from a position on.
+    pub async fn output(&self, from: u64) -> Result<OutputStream, GuestError> {
+        let open = async {
+            let mut stream = self.connect().await.map_err(FrameError::from)?;
+            send(&mut stream, &Request::Output { from }).await?;
+            Ok::<_, GuestError>(OutputStream { stream })
+        };
+        timeout(PROMPT, open).await.unwrap_or(Err(GuestError::TimedOut(PROMPT.as_secs())))
+    }
+
+    /// Runs a command in the application's container.
+    pub async fn exec(&self, exec: Exec) -> Result<(ExecSink, OutputStreamHalf), GuestError> {
+        let open = async {
+            let mut stream = self.connect().await.map_err(FrameError::from)?;
+            match exchange(&mut stream, &Request::Exec(exec)).await? {
+                Reply::Started => {
+                    let (read, write) = stream.into_split();
+                    Ok((ExecSink { write }, OutputStreamHalf { read }))
+                }
+                other => Err(unexpected(other)),
+            }
+        };
+        timeout(PROMPT, open).await.unwrap_or(Err(GuestError::TimedOut(PROMPT.as_secs())))
+    }
+
+    async fn done(&self, request: Request, longest: Duration) -> Result<(), GuestError> {
+        match self.ask(&request, longest).await? {
+            Reply::Done => Ok(()),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    async fn ask(&self, request: &Request, longest: Duration) -> Result<Reply, GuestError> {
+        let exchange = async {
+            let mut stream = self.connect().await.map_err(FrameError::from)?;
+            Ok::<_, GuestError>(exchange(&mut stream, request).await?)
+        };
+        timeout(longest, exchange).await.unwrap_or(Err(GuestError::TimedOut(longest.as_secs())))
+    }
+
+    async fn connect(&self) -> io::Result<TcpStream> {
+        self.slot.connect(SocketAddrV4::new(Ipv4Addr::from(GUEST_ADDRESS), AGENT_PORT)).await
+    }
+}
+
+/// The wall clock, nanoseconds since the epoch.
+pub fn wall_clock_ns() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+}
+
+fn fresh_entropy() -> io::Result<[u8; 32]> {
+    let mut entropy = [0; 32];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut entropy)?;
+    Ok(entropy)
+}
+
+fn unexpected(reply: Reply) -> GuestError {
+    match reply {
+        Reply::Failed(cause) | Reply::Refused(cause) => GuestError::Refused(one_line(&cause)),
+        _ => GuestError::Confused,
+    }
+}
+
+/// A guest's words, fit for a log: one line, printable, bounded.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect()
+}
+
+async fn exchange(stream: &mut TcpStream, request: &Request) -> Result<Reply, FrameError> {
+    send(stream, request).await?;
+    receive(stream).await?.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof).into())
+}
+
+async fn send(stream: &mut TcpStream, request: &Request) -> Result<(), FrameError> {
+    Ok(stream.write_all(&encode(request)?).await?)
+}
+
+/// One frame; `None` when the other side closed between frames.
+async fn receive<T: DeserializeOwned>(from: &mut (impl AsyncRead + Unpin)) -> Result<Option<T>, FrameError> {
+    let mut prefix = [0; 4];
+    match from.read_exact(&mut prefix).await {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        other => other?,
+    };
+    let length = u32::from_le_bytes(prefix) as usize;
+    if length > MAX_FRAME_BYTES {
+        return Err(FrameError::TooLarge(length));
+    }
+    let mut body = vec![0; length];
+    from.read_exact(&mut body).await?;
+    decode(&body).map(Some)
+}
+
+/// The output of an application or a command, as it comes.
+#[derive(Debug)]
+pub struct OutputStream {
+    stream: TcpStream,
+}
+
+impl OutputStream {
+    /// The next piece; `None` when the guest is gone.
+    pub async fn next(&mut self) -> Result<Option<Output>, GuestError> {
+        Ok(receive(&mut self.stream).await?)
+    }
+}
+
+/// The output of a command.
+#[derive(Debug)]
+pub struct OutputStreamHalf {
+    read: OwnedReadHalf,
+}
+
+impl OutputStreamHalf {
+    /// The next piece; `None` when the guest is gone.
+    pub async fn next(&mut self) -> Result<Option<Output>, GuestError> {
+        Ok(receive(&mut self.read).await?)
+    }
+
+    /// Collects standard output up to `most` bytes (more is an error) and the exit status; standard error is dropped.
+    pub async fn collect(&mut self, most: usize) -> Result<(Vec<u8>, ExitStatus), GuestError> {
+        let mut collected = Vec::new();
+        loop {
+            match self.next().await?.ok_or(GuestError::Confused)? {
+                Output::Stdout(bytes) if collected.len() + bytes.len() <= most => collected.extend(bytes),
+                Output::Stdout(_) => return Err(GuestError::Confused),
+                Output::Stderr(_) => {}
+                Output::Exited(status) => return Ok((collected, status)),
+            }
+        }
+    }
+}
+
+/// Drives a running command. Dropping it (with its output) ends the command.
+#[derive(Debug)]
+pub struct ExecSink {
+    write: OwnedWriteHalf,
+}
+
+impl ExecSink {
+    /// Sends one input.
+    pub async fn send(&mut self, input: &ExecInput) -> Result<(), GuestError> {
+        Ok(self.write.write_all(&encode(input)?).await.map_err(FrameError::from)?)
+    }
+}

@@ -1,0 +1,69 @@
+use std::{io, path::PathBuf};
+
+use hearth_agent_protocol::FrameError;
+use hearth_network::NetworkError;
+use hearth_vmm::VmmError;
+
+/// Why a guest did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum GuestError {
+    /// The VMM.
+    #[error(transparent)]
+    Vmm(#[from] VmmError),
+    /// The network slot.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// The agent could not be reached, or talked nonsense.
+    #[error("the agent in the guest: {0}")]
+    Agent(#[from] FrameError),
+    /// The agent could not do it.
+    #[error("the agent in the guest: {0}")]
+    Refused(String),
+    /// The agent answered something that does not belong to the question.
+    #[error("the agent in the guest gave an answer that does not fit")]
+    Confused,
+    /// The agent gave no answer in time.
+    #[error("the agent in the guest gave no answer within {0} s")]
+    TimedOut(u64),
+    /// The agent speaks another protocol.
+    #[error("the agent in the guest speaks protocol {found}, this hearth {expected}; prepare the base image again")]
+    Protocol {
+        /// The agent's.
+        found: u32,
+        /// Ours.
+        expected: u32,
+    },
+    /// A snapshot that cannot be used.
+    #[error("snapshot {path}: {cause}")]
+    Snapshot {
+        /// Its directory.
+        path: PathBuf,
+        /// What is wrong.
+        cause: String,
+    },
+    /// The system refused.
+    #[error("{context}: {source}")]
+    Io {
+        /// What was tried.
+        context: String,
+        /// The system's error.
+        source: io::Error,
+    },
+}
+
+impl GuestError {
+    /// Wraps a system error with what was tried.
+    pub fn io(context: impl Into<String>) -> impl FnOnce(io::Error) -> GuestError {
+        let context = context.into();
+        move |source| GuestError::Io { context, source }
+    }
+
+    /// Whether a full disk is to blame.
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            GuestError::Vmm(error) => error.is_disk_full(),
+            GuestError::Io { source, .. } => source.kind() == io::ErrorKind::StorageFull,
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! Starts, restores, finds again and sweeps guests on this node.
+
+use std::{
+    collections::HashSet,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use hearth_agent_protocol::GUEST_MAC;
+use hearth_network::{Network, Slot};
+use hearth_storage::{disk, durable};
+use hearth_vmm::{Disk, Driver, Kernel, Machine, Memory, ProcessRecord, Vm, process::Process};
+
+use crate::{
+    Agent, Guest, GuestError, GuestRecord, Shape, Snapshot,
+    snapshot::{device_state_path, memory_path, root_path, scratch_path},
+};
+
+/// Longest cold boot: about 3 s under translation on a quiet machine.
+const LONGEST_BOOT: Duration = Duration::from_secs(120);
+
+/// What every cold boot starts from.
+#[derive(Debug, Clone)]
+pub struct BaseImage {
+    /// Kernel image.
+    pub kernel: PathBuf,
+    /// Initial file system with the agent.
+    pub initramfs: PathBuf,
+    /// `uname -r` of the kernel.
+    pub kernel_release: String,
+}
+
+/// How guests are run on this node.
+#[derive(Debug, Clone)]
+pub struct HostConfig {
+    /// Directory of the guests' own directories. Short: control sockets lie in it.
+    pub run_directory: PathBuf,
+    /// First of the unprivileged users; a guest's is this plus the number of its network slot.
+    pub first_user_id: u32,
+    /// Group of all VMM processes: may read images, kernels and root disks.
+    pub group_id: u32,
+    /// Whether VMMs open a clone's memory file for writing although they never write it (QEMU before 9.0).
+    pub writable_memory_files: bool,
+    /// What cold boots start from.
+    pub base: BaseImage,
+}
+
+/// A guest to boot from scratch in order to snapshot it.
+#[derive(Debug)]
+pub struct Boot<'a> {
+    /// Directory that becomes the snapshot's: holds the root and scratch disk; memory and device state are added.
+    pub directory: &'a Path,
+    /// The virtual hardware.
+    pub shape: &'a Shape,
+    /// Files of the disks after root and scratch; a missing one is empty.
+    pub more_disks: &'a [PathBuf],
+}
+
+/// What a restored guest gets besides its snapshot.
+#[derive(Debug, Clone, Default)]
+pub struct Restore {
+    /// Files of the disks after root, scratch first; `None` leaves a disk empty.
+    pub disks: Vec<Option<PathBuf>>,
+    /// Directory of a suspended guest's device state and delta; `None` launches from the image's own state.
+    pub suspended: Option<PathBuf>,
+}
+
+/// A started process that waits for a guest.
+pub struct Idle {
+    guest: Guest,
+    snapshot: Snapshot,
+}
+
+/// The guests of this node. Cheap to clone.
+#[derive(Clone)]
+pub struct Host {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    driver: Arc<dyn Driver>,
+    network: Network,
+    config: HostConfig,
+}
+
+impl Host {
+    /// Sets up the run directory.
+    pub fn new(driver: Arc<dyn Driver>, network: Network, config: HostConfig) -> io::Result<Host> {
+        fs::create_dir_all(&config.run_directory)?;
+        disk::give(&config.run_directory, None, None, 0o711)?;
+        Ok(Host { inner: Arc::new(Inner { driver, network, config }) })
+    }
+
+    /// The driver.
+    pub fn driver(&self) -> &dyn Driver {
+        &*self.inner.driver
+    }
+
+    /// The network.
+    pub fn network(&self) -> &Network {
+        &self.inner.network
+    }
+
+    /// Opens a snapshot that this node can load.
+    pub fn open_snapshot(&self, directory: &Path) -> Result<Snapshot, GuestError> {
+        Snapshot::open(directory, self.inner.driver.platform())
+    }
+
+    /// Boots a guest and waits for its agent.
+    pub async fn boot(&self, boot: &Boot<'_>) -> Result<Guest, GuestError> {
+        let memory = memory_path(boot.directory);
+        disk::create(&memory, boot.shape.memory_bytes).map_err(GuestError::io("making guest memory"))?;
+        let kernel = Kernel {
+            image: self.inner.config.base.kernel.clone(),
+            initramfs: self.inner.config.base.initramfs.clone(),
+        };
+        let mut disks = vec![root_disk(boot.directory)];
+        let mut files = std::iter::once(scratch_path(boot.directory)).chain(boot.more_disks.iter().cloned());
+        disks.extend(boot.shape.disks.iter().map(|disk| Disk {
+            path: files.next(),
+            bytes: disk.bytes,
+            read_only: disk.read_only,
+        }));
+        let memory = Memory { path: memory, bytes: boot.shape.memory_bytes, shared: true };
+        let guest = self.start(memory, boot.shape.vcpus, disks, Some(kernel)).await?;
+        let booted = tokio::select! {
+            booted = guest.agent.await_boot(LONGEST_BOOT) => booted.map(drop),
+            () = guest.vm.ended() => Err(GuestError::Refused("the guest ended while it booted".into())),
+        };
+        match booted {
+            Ok(()) => Ok(guest),
+            Err(error) => {
+                let words = guest.vm.last_words().await;
+                tracing::warn!(%error, console = %words, "a guest did not boot");
+                guest.destroy().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Turns a booted guest, frozen by its agent, into a snapshot in the directory it was booted from. The guest ends.
+    pub async fn snapshot(&self, guest: Guest, boot: &Boot<'_>) -> Result<Snapshot, GuestError> {
+        let saved = async {
+            guest.vm.pause().await?;
+            guest.vm.save_device_state(&device_state_path(boot.directory)).await
+        };
+        let saved = saved.await;
+        guest.destroy().await;
+        saved?;
+        let (directory, shape) = (boot.directory.to_owned(), boot.shape.clone());
+        let (platform, group) = (self.inner.driver.platform().clone(), self.inner.config.group_id);
+        let release = self.inner.config.base.kernel_release.clone();
+        let memory_mode = if self.inner.config.writable_memory_files { 0o660 } else { 0o640 };
+        tokio::task::spawn_blocking(move || {
+            let memory = fs::File::options().read(true).write(true).open(memory_path(&directory))?;
+            hearth_vmm::memory::punch_zero_pages(&memory)?;
+            memory.sync_all()?;
+            let scratch = scratch_path(&directory);
+            fs::File::open(&scratch)?.sync_all()?;
+            disk::give(&scratch, Some(0), Some(0), 0o600)?;
+            disk::give(&memory_path(&directory), Some(0), Some(group), memory_mode)?;
+            Snapshot::seal(&directory, &platform, &shape, &release)
+        })
+        .await
+        .map_err(io::Error::other)
+        .flatten()
+        .map_err(GuestError::io("completing the snapshot"))
+    }
+
+    /// Starts a process for a guest of this snapshot, without the guest.
+    pub async fn prepare(&self, snapshot: &Snapshot) -> Result<Idle, GuestError> {
+        let shape = snapshot.shape();
+        let mut disks = vec![root_disk(snapshot.directory())];
+        disks.extend(shape.disks.iter().map(|disk| Disk { path: None, bytes: disk.bytes, read_only: disk.read_only }));
+        let memory = Memory { path: snapshot.memory(), bytes: shape.memory_bytes, shared: false };
+        let guest = self.start(memory, shape.vcpus, disks, None).await?;
+        Ok(Idle { guest, snapshot: snapshot.clone() })
+    }
+
+    async fn start(
+        &self,
+        memory: Memory,
+        vcpus: u32,
+        disks: Vec<Disk>,
+        boot: Option<Kernel>,
+    ) -> Result<Guest, GuestError> {
+        let slot = self.inner.network.acquire().await?;
+        let name = uuid::Uuid::new_v4().simple().to_string()[..12].to_owned();
+        let directory = self.inner.config.run_directory.join(&name);
+        match self.start_in(&directory, &slot, memory, vcpus, disks, boot).await {
+            Ok(vm) => {
+                let agent = Agent::new(slot.clone());
+                Ok(Guest { host: self.clone(), name, directory, vm, slot, agent })
+            }
+            Err(error) => {
+                self.clean(&directory, slot).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn start_in(
+        &self,
+        directory: &Path,
+        slot: &Slot,
+        memory: Memory,
+        vcpus: u32,
+        disks: Vec<Disk>,
+        boot: Option<Kernel>,
+    ) -> Result<Arc<dyn Vm>, GuestError> {
+        let (user_id, group_id) = (self.user_of(slot), self.inner.config.group_id);
+        let files = || -> io::Result<()> {
+            fs::create_dir(directory)?;
+            disk::give(directory, Some(user_id), Some(group_id), 0o700)?;
+            if memory.shared {
+                disk::give(&memory.path, Some(user_id), Some(group_id), 0o600)?;
+            }
+            for disk in &disks {
+                if let Some(path) = &disk.path {
+                    self.give_disk(path, disk.read_only, user_id)?;
+                }
+            }
+            Ok(())
+        };
+        files().map_err(GuestError::io("preparing a guest's files"))?;
+        let tap = slot.open_tap().map_err(GuestError::io("opening the guest's tap"))?;
+        let directory = directory.to_owned();
+        let machine = Machine { directory, user_id, group_id, vcpus, memory, disks, tap, mac: GUEST_MAC, boot };
+        Ok(self.inner.driver.start(machine).await?)
+    }
+
+    /// Finds a guest again that a former daemon ran; `None` when its process is gone. Its leftovers are then removed.
+    pub async fn adopt(&self, record: &GuestRecord) -> Result<Option<Guest>, GuestError> {
+        let directory = self.inner.config.run_directory.join(&record.name);
+        let Some(vm) = self.inner.driver.adopt(&directory, &record.process).await? else { return Ok(None) };
+        let slot = self.inner.network.adopt(&record.slot).await?;
+        let agent = Agent::new(slot.clone());
+        Ok(Some(Guest { host: self.clone(), name: record.name.clone(), directory, vm, slot, agent }))
+    }
+
+    /// Ends every VMM process of this node's run directory and removes every directory and network slot, but those of
+    /// `keep`. Call it once at start, after [`Host::adopt`].
+    pub async fn sweep(&self, keep: &[GuestRecord]) -> Result<(), GuestError> {
+        let kept: HashSet<&str> = keep.iter().map(|record| record.name.as_str()).collect();
+        for process in self.processes_not_in(&kept) {
+            tracing::info!(pid = process.record().pid, "ending a VMM process that belongs to nobody");
+            process.kill().await;
+        }
+        let entries = fs::read_dir(&self.inner.config.run_directory).map_err(GuestError::io("reading the run directory"))?;
+        for entry in entries.flatten().filter(|entry| !kept.contains(entry.file_name().to_string_lossy().as_ref())) {
+            durable::remove_directory(&entry.path()).map_err(GuestError::io("sweeping the run directory"))?;
+        }
+        let slots = keep.iter().map(|record| record.slot.clone()).collect();
+        self.inner.network.sweep(&slots).await?;
+        Ok(())
+    }
+
+    /// Processes of our users whose working directory lies in our run directory.
+    fn processes_not_in(&self, kept: &HashSet<&str>) -> Vec<Process> {
+        let Ok(run_directory) = self.inner.config.run_directory.canonicalize() else { return Vec::new() };
+        let Ok(processes) = procfs::process::all_processes() else { return Vec::new() };
+        processes
+            .flatten()
+            .filter(|process| process.uid().is_ok_and(|uid| uid >= self.inner.config.first_user_id))
+            .filter(|process| {
+                let Ok(cwd) = process.cwd() else { return false };
+                let Ok(name) = cwd.strip_prefix(&run_directory) else { return false };
+                !kept.contains(name.to_string_lossy().trim_end_matches(" (deleted)"))
+            })
+            .filter_map(|process| Process::watch(ProcessRecord::of(process.pid).ok()?).ok().flatten())
+            .collect()
+    }
+
+    /// Removes a guest's directory and network slot; what fails is logged and left to the next sweep.
+    pub(crate) async fn clean(&self, directory: &Path, slot: Slot) {
+        if let Err(error) = fs::remove_dir_all(directory) {
+            if error.kind() != io::ErrorKind::NotFound {
+                tracing::warn!(%error, directory = %directory.display(), "a guest's directory stays behind");
+            }
+        }
+        if let Err(error) = slot.release().await {
+            tracing::warn!(%error, "a network slot stays behind");
+        }
+    }
+
+    /// A disk is its guest's alone, or readable for every VMM.
+    fn give_disk(&self, path: &Path, read_only: bool, user: u32) -> io::Result<()> {
+        let group = Some(self.inner.config.group_id);
+        match read_only {
+            true => disk::give(path, Some(0), group, 0o640),
+            false => disk::give(path, Some(user), group, 0o600),
+        }
+    }
+
+    fn user_of(&self, slot: &Slot) -> u32 {
+        self.inner.config.first_user_id + u32::from(slot.index())
+    }
+}
+
+impl Idle {
+    /// What to write down before [`Idle::restore`].
+    pub fn record(&self) -> GuestRecord {
+        self.guest.record()
+    }
+
+    /// The snapshot it was started for.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// Returns when the process has ended by itself.
+    pub async fn ended(&self) {
+        self.guest.vm.ended().await;
+    }
+
+    /// Gives the process its disks and state and lets the guest run. The application stays frozen until its agent is
+    /// told the time ([`Agent::thaw`]). On an error the process is gone and nothing has changed on the disks.
+    pub async fn restore(self, parts: &Restore) -> Result<Guest, GuestError> {
+        match self.try_restore(parts).await {
+            Ok(()) => Ok(self.guest),
+            Err(error) => {
+                self.guest.destroy().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn try_restore(&self, parts: &Restore) -> Result<(), GuestError> {
+        let host = &self.guest.host;
+        let user = host.user_of(&self.guest.slot);
+        for (index, (path, shape)) in parts.disks.iter().zip(&self.snapshot.shape().disks).enumerate() {
+            if let Some(path) = path {
+                host.give_disk(path, shape.read_only, user).map_err(GuestError::io("giving the guest its disk"))?;
+                self.guest.vm.attach_disk(index + 1, path).await?;
+            }
+        }
+        let (state, delta) = match &parts.suspended {
+            Some(directory) => (device_state_path(directory), Some(crate::guest::delta_path(directory))),
+            None => (self.snapshot.device_state(), None),
+        };
+        Ok(self.guest.vm.restore(&state, delta.as_deref()).await?)
+    }
+
+    /// Ends the process.
+    pub async fn discard(self) {
+        self.guest.destroy().await;
+    }
+}
+
+fn root_disk(directory: &Path) -> Disk {
+    let path = root_path(directory);
+    // The guest sees whole sectors of the file; its true length is what counts.
+    let bytes = fs::metadata(&path).map_or(0, |metadata| metadata.len());
+    Disk { path: Some(path), bytes, read_only: true }
+}

@@ -1,0 +1,198 @@
+//! A snapshot's directory: manifest, memory, device state, root disk, scratch disk.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use hearth_agent_protocol::PROTOCOL_VERSION;
+use hearth_storage::durable;
+use hearth_vmm::Platform;
+use serde::{Deserialize, Serialize};
+
+use crate::GuestError;
+
+/// Version of the manifest and of the directory's layout.
+const FORMAT_VERSION: u32 = 1;
+const MANIFEST: &str = "manifest.json";
+
+/// The virtual hardware of a guest; the same at its snapshot and at every restore.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Shape {
+    /// Guest memory in bytes.
+    pub memory_bytes: u64,
+    /// Number of virtual CPUs.
+    pub vcpus: u32,
+    /// The disks after root: scratch first.
+    pub disks: Vec<DiskShape>,
+}
+
+/// A disk of a guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DiskShape {
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Whether the guest may only read it.
+    pub read_only: bool,
+}
+
+impl DiskShape {
+    /// A disk the guest may write.
+    pub fn writable(bytes: u64) -> DiskShape {
+        DiskShape { bytes, read_only: false }
+    }
+
+    /// A disk the guest may only read.
+    pub fn read_only(bytes: u64) -> DiskShape {
+        DiskShape { bytes, read_only: true }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Manifest {
+    format: u32,
+    protocol: u32,
+    platform: Platform,
+    shape: Shape,
+    kernel_release: String,
+}
+
+/// A complete snapshot on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    directory: PathBuf,
+    shape: Shape,
+}
+
+impl Snapshot {
+    /// Opens a snapshot and refuses, by name, what this node cannot load.
+    pub fn open(directory: &Path, platform: &Platform) -> Result<Snapshot, GuestError> {
+        let bad = |cause: String| GuestError::Snapshot { path: directory.to_owned(), cause };
+        let text = fs::read(directory.join(MANIFEST)).map_err(|error| bad(error.to_string()))?;
+        let version: serde_json::Value = serde_json::from_slice(&text).map_err(|error| bad(error.to_string()))?;
+        if version["format"] != FORMAT_VERSION {
+            return Err(bad(format!("format {} where this hearth reads {FORMAT_VERSION}", version["format"])));
+        }
+        let manifest: Manifest = serde_json::from_value(version).map_err(|error| bad(error.to_string()))?;
+        if manifest.protocol != PROTOCOL_VERSION {
+            return Err(GuestError::Protocol { found: manifest.protocol, expected: PROTOCOL_VERSION });
+        }
+        if manifest.platform != *platform {
+            let (found, expected) = (Box::new(manifest.platform), Box::new(platform.clone()));
+            return Err(hearth_vmm::VmmError::Platform { found, expected }.into());
+        }
+        Ok(Snapshot { directory: directory.to_owned(), shape: manifest.shape })
+    }
+
+    /// Writes the manifest into a directory whose other files are complete and synced; what it describes is now whole.
+    pub(crate) fn seal(
+        directory: &Path,
+        platform: &Platform,
+        shape: &Shape,
+        kernel_release: &str,
+    ) -> io::Result<Snapshot> {
+        let manifest = Manifest {
+            format: FORMAT_VERSION,
+            protocol: PROTOCOL_VERSION,
+            platform: platform.clone(),
+            shape: shape.clone(),
+            kernel_release: kernel_release.to_owned(),
+        };
+        let text = serde_json::to_vec_pretty(&manifest).map_err(io::Error::other)?;
+        durable::write_file(&directory.join(MANIFEST), &text)?;
+        Ok(Snapshot { directory: directory.to_owned(), shape: shape.clone() })
+    }
+
+    /// The same snapshot after its directory was moved.
+    pub fn moved_to(self, directory: &Path) -> Snapshot {
+        Snapshot { directory: directory.to_owned(), ..self }
+    }
+
+    /// The virtual hardware.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// Where it lies.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Guest memory: mapped by every clone, copied by none.
+    pub fn memory(&self) -> PathBuf {
+        memory_path(&self.directory)
+    }
+
+    /// Device state.
+    pub fn device_state(&self) -> PathBuf {
+        device_state_path(&self.directory)
+    }
+
+    /// The read-only root disk.
+    pub fn root(&self) -> PathBuf {
+        root_path(&self.directory)
+    }
+
+    /// The scratch disk as it was; clones copy its data extents.
+    pub fn scratch(&self) -> PathBuf {
+        scratch_path(&self.directory)
+    }
+}
+
+/// Guest memory in a snapshot's directory.
+pub fn memory_path(directory: &Path) -> PathBuf {
+    directory.join("memory")
+}
+
+/// Device state in a snapshot's directory.
+pub fn device_state_path(directory: &Path) -> PathBuf {
+    directory.join("device-state")
+}
+
+/// Root disk in a snapshot's directory.
+pub fn root_path(directory: &Path) -> PathBuf {
+    directory.join("root.erofs")
+}
+
+/// Scratch disk in a snapshot's directory.
+pub fn scratch_path(directory: &Path) -> PathBuf {
+    directory.join("scratch.img")
+}
+
+#[cfg(test)]
+mod tests {
+    use hearth_vmm::Acceleration;
+
+    use super::*;
+
+    fn platform(version: &str) -> Platform {
+        Platform {
+            driver: "qemu".into(),
+            version: version.into(),
+            acceleration: Acceleration::Tcg,
+            machine: "pc".into(),
+            cpu: "x".into(),
+        }
+    }
+
+    #[test]
+    fn a_snapshot_of_another_vmm_version_is_refused_by_name() {
+        let directory = tempfile::tempdir().expect("temp dir");
+        let shape = Shape { memory_bytes: 1 << 30, vcpus: 1, disks: vec![DiskShape::writable(8 << 30)] };
+        let made = Snapshot::seal(directory.path(), &platform("7.2"), &shape, "6.12").expect("sealed");
+        assert_eq!(Snapshot::open(directory.path(), &platform("7.2")).expect("opens"), made);
+        let error = Snapshot::open(directory.path(), &platform("10.0")).expect_err("refused").to_string();
+        assert!(error.contains("7.2") && error.contains("10.0"), "{error}");
+    }
+
+    #[test]
+    fn a_manifest_of_another_format_is_refused_not_misread() {
+        let directory = tempfile::tempdir().expect("temp dir");
+        fs::write(directory.path().join(MANIFEST), r#"{"format": 2, "unknown": true}"#).expect("written");
+        let error = Snapshot::open(directory.path(), &platform("7.2")).expect_err("refused").to_string();
+        assert!(error.contains("format 2"), "{error}");
+    }
+}

@@ -1,0 +1,231 @@
+use hearth_state::{Changes, Table};
+use hearth_wire::{
+    ApiError, Caller, Operation, Timestamp,
+    arn::ImageArn,
+    enums::{BuildState, MicrovmImageState, MicrovmImageVersionState, MicrovmImageVersionStatus},
+    page, texts,
+    types::*,
+};
+
+use super::internal;
+use crate::{
+    Service,
+    idempotency::ClientToken,
+    image::{
+        policy,
+        record::{BuildRecord, ImageRecord, VersionRecord},
+    },
+    microvm::record::Stage,
+};
+
+impl Service {
+    pub(crate) async fn create_microvm_image(
+        &self,
+        caller: &Caller,
+        request: CreateMicrovmImageRequest,
+    ) -> Result<CreateMicrovmImageResponse, ApiError> {
+        let client_token = ClientToken::of(request.client_token.as_deref(), &request);
+        let specification = policy::complete(request.specification, caller)?;
+        let arn = ImageArn::of(caller, &request.name);
+        let mut catalog = self.inner.catalog.lock().await;
+        let existing = catalog
+            .images
+            .values()
+            .filter(|image| image.account == caller.account_id && image.region == caller.region)
+            .map(|image| (image.client_token.as_ref(), image));
+        if let Some(image) = ClientToken::find(client_token.as_ref(), existing)? {
+            let versions = catalog.versions_of(&image.id);
+            let first = versions.last().ok_or_else(|| internal("an image without versions"))?;
+            return Ok(created(image, first));
+        }
+        if catalog.image(&arn).is_some() {
+            return Err(texts::image_exists(&request.name));
+        }
+        let now = Timestamp::now();
+        let image = ImageRecord {
+            id: uuid::Uuid::new_v4().to_string(),
+            account: caller.account_id.clone(),
+            region: caller.region.clone(),
+            partition: caller.partition.clone(),
+            name: request.name,
+            state: MicrovmImageState::Creating,
+            latest_active_version: None,
+            latest_failed_version: None,
+            versions_made: 1,
+            tags: request.tags,
+            created_at: now,
+            updated_at: now,
+            client_token,
+        };
+        let version = first_state(&image, specification, None, now);
+        self.accept(&mut catalog, image.clone(), version.clone()).await?;
+        Ok(created(&image, &version))
+    }
+
+    pub(crate) async fn update_microvm_image(
+        &self,
+        caller: &Caller,
+        request: UpdateMicrovmImageRequest,
+    ) -> Result<UpdateMicrovmImageResponse, ApiError> {
+        let client_token = ClientToken::of(request.client_token.as_deref(), &request);
+        let arn = ImageArn::for_image_operation(&request.image_identifier, caller)?;
+        let specification = policy::complete(request.specification, caller)?;
+        let mut catalog = self.inner.catalog.lock().await;
+        let image = catalog.image(&arn).ok_or_else(|| texts::image_not_found(&arn))?;
+        let versions = catalog.versions_of(&image.id);
+        let existing = versions.iter().map(|version| (version.client_token.as_ref(), *version));
+        if let Some(version) = ClientToken::find(client_token.as_ref(), existing)? {
+            return Ok(updated(image, version));
+        }
+        policy::may_change(image.state)?;
+        let now = Timestamp::now();
+        let image = ImageRecord {
+            state: MicrovmImageState::Updating,
+            versions_made: image.versions_made + 1,
+            updated_at: now,
+            ..image.clone()
+        };
+        let version = first_state(&image, specification, client_token, now);
+        self.accept(&mut catalog, image.clone(), version.clone()).await?;
+        Ok(updated(&image, &version))
+    }
+
+    /// Writes down an image with its new version and starts the build.
+    async fn accept(
+        &self,
+        catalog: &mut crate::service::Catalog,
+        image: ImageRecord,
+        version: VersionRecord,
+    ) -> Result<(), ApiError> {
+        let key = version.key();
+        let changes = Changes::new()
+            .put(Table::Images, &image.id, &image.account, &image)
+            .and_then(|changes| changes.put(Table::Versions, &key, &version.account, &version))
+            .map_err(internal)?;
+        self.node().state.commit(changes).await.map_err(internal)?;
+        catalog.images.insert(image.id.clone(), image);
+        catalog.versions.insert(key.clone(), version);
+        self.start_build(key);
+        Ok(())
+    }
+
+    pub(crate) async fn get_microvm_image(
+        &self,
+        caller: &Caller,
+        request: GetMicrovmImageRequest,
+    ) -> Result<GetMicrovmImageResponse, ApiError> {
+        let arn = ImageArn::for_image_operation(&request.image_identifier, caller)?;
+        let catalog = self.inner.catalog.lock().await;
+        let image = catalog.image(&arn).ok_or_else(|| texts::image_not_found(&arn))?;
+        Ok(GetMicrovmImageResponse {
+            image: image.summary(),
+            updated_at: Some(image.updated_at),
+            tags: image.tags.clone().unwrap_or_default(),
+        })
+    }
+
+    pub(crate) async fn list_microvm_images(
+        &self,
+        caller: &Caller,
+        request: ListMicrovmImagesRequest,
+    ) -> Result<ListMicrovmImagesResponse, ApiError> {
+        let filter = request.name_filter.as_deref();
+        let scope = page::scope(caller, Operation::ListMicrovmImages, &[filter]);
+        let catalog = self.inner.catalog.lock().await;
+        let mut images: Vec<&ImageRecord> = catalog
+            .images
+            .values()
+            .filter(|image| image.account == caller.account_id && image.region == caller.region)
+            .filter(|image| filter.is_none_or(|filter| image.name.contains(filter)))
+            .collect();
+        let position = |image: &&ImageRecord| (i64::MAX - image.created_at.as_millis(), image.id.clone());
+        images.sort_by_key(position);
+        let page = self.inner.page_key.paginate(
+            &scope,
+            request.max_results,
+            request.next_token.as_deref(),
+            images,
+            position,
+        )?;
+        let items = page.items.into_iter().map(ImageRecord::summary).collect();
+        Ok(ListMicrovmImagesResponse { items, next_token: page.next_token })
+    }
+
+    pub(crate) async fn delete_microvm_image(
+        &self,
+        caller: &Caller,
+        request: DeleteMicrovmImageRequest,
+    ) -> Result<DeleteMicrovmImageResponse, ApiError> {
+        let arn = ImageArn::for_image_operation(&request.image_identifier, caller)?;
+        let mut catalog = self.inner.catalog.lock().await;
+        let mut image = catalog.image(&arn).ok_or_else(|| texts::image_not_found(&arn))?.clone();
+        let microvms = self.all_microvms();
+        let live = microvms.iter().filter(|microvm| {
+            let record = microvm.record.borrow();
+            record.image_id == image.id && record.stage != Stage::Terminated
+        });
+        policy::may_delete(image.state, live.count())?;
+        image.state = MicrovmImageState::Deleting;
+        image.updated_at = Timestamp::now();
+        self.node().state.put(Table::Images, &image.id, &image.account, &image).await.map_err(internal)?;
+        let id = image.id.clone();
+        catalog.images.insert(id.clone(), image);
+        drop(catalog);
+        let service = self.clone();
+        tokio::spawn(async move { service.finish_image_deletion(&id).await });
+        Ok(DeleteMicrovmImageResponse { image_identifier: arn.to_string(), state: MicrovmImageState::Deleting })
+    }
+}
+
+/// A version whose build has not begun.
+fn first_state(
+    image: &ImageRecord,
+    specification: ImageSpecification,
+    client_token: Option<ClientToken>,
+    now: Timestamp,
+) -> VersionRecord {
+    VersionRecord {
+        image_id: image.id.clone(),
+        account: image.account.clone(),
+        image_arn: image.arn().to_string(),
+        version: format!("{}.0", image.versions_made),
+        number: image.versions_made,
+        specification,
+        state: MicrovmImageVersionState::Pending,
+        status: MicrovmImageVersionStatus::Inactive,
+        created_at: now,
+        updated_at: now,
+        build: BuildRecord {
+            id: uuid::Uuid::new_v4().to_string(),
+            state: BuildState::Pending,
+            reason: None,
+            created_at: now,
+            sizes: None,
+        },
+        container: None,
+        client_token,
+    }
+}
+
+fn created(image: &ImageRecord, version: &VersionRecord) -> CreateMicrovmImageResponse {
+    CreateMicrovmImageResponse {
+        image: image.summary(),
+        updated_at: Some(image.updated_at),
+        tags: image.tags.clone(),
+        image_version: version.version.clone(),
+        specification: version.specification.clone(),
+        build_phase_overrides: None,
+        role_configuration: None,
+    }
+}
+
+fn updated(image: &ImageRecord, version: &VersionRecord) -> UpdateMicrovmImageResponse {
+    UpdateMicrovmImageResponse {
+        image: image.summary(),
+        updated_at: image.updated_at,
+        image_version: version.version.clone(),
+        specification: version.specification.clone(),
+        build_phase_overrides: None,
+        role_configuration: None,
+    }
+}

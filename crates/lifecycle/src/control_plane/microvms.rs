@@ -1,0 +1,177 @@
+use hearth_state::Table;
+use hearth_wire::{
+    ApiError, Caller, Operation, Timestamp,
+    arn::{ImageArn, ManagedConnector},
+    page, texts,
+    types::*,
+};
+
+use super::{internal, versions};
+use crate::{
+    Service,
+    hooks::{HookName, enabled},
+    idempotency::ClientToken,
+    image::{policy, task::tier_of},
+    microvm::{
+        Message, Microvm as Handle, MicrovmRecord,
+        policy::{Decision, Request, decide},
+        record::Stage,
+    },
+};
+
+/// The longest life of a MicroVM, and the one of a request that names none.
+const MAXIMUM_DURATION_SECONDS: u32 = 28_800;
+
+impl Service {
+    pub(crate) async fn run_microvm(
+        &self,
+        caller: &Caller,
+        request: RunMicrovmRequest,
+    ) -> Result<RunMicrovmResponse, ApiError> {
+        let client_token = ClientToken::of(request.client_token.as_deref(), &request);
+        let arn = ImageArn::for_run(&request.image_identifier, caller)?;
+        // Held to the end: two calls with one token, or for the last of a quota, come one after the other.
+        let catalog = self.inner.catalog.lock().await;
+        let own = self.records_of(caller);
+        let existing = own.iter().map(|record| (record.client_token.as_ref(), record));
+        if let Some(record) = ClientToken::find(client_token.as_ref(), existing)? {
+            return Ok(record.object());
+        }
+        let (image, version) = versions::for_run(&catalog, &arn, request.image_version.as_deref())?;
+        let ingress = policy::connectors(request.ingress_network_connectors, ManagedConnector::HttpIngress, caller)?;
+        let egress = policy::connectors(request.egress_network_connectors, ManagedConnector::InternetEgress, caller)?;
+        let hooks = version.specification.hooks.clone();
+        if request.run_hook_payload.is_some() && enabled(hooks.as_ref(), HookName::Run).is_none() {
+            return Err(texts::run_hook_required());
+        }
+        let memory_mib = tier_of(&version.specification).minimum_memory_mib as u64;
+        let taken: u64 = own.iter().filter(|record| record.stage != Stage::Terminated).map(|record| record.memory_mib).sum();
+        if taken + memory_mib > self.config().memory_quota_mib {
+            return Err(texts::memory_exhausted());
+        }
+        let directory = self.node().version_directory(&image.id, &version.version);
+        let snapshot = self.node().host.open_snapshot(&directory).map_err(internal)?;
+        let endpoint_id = uuid::Uuid::new_v4().to_string();
+        let record = MicrovmRecord {
+            id: format!("microvm-{}", uuid::Uuid::new_v4()),
+            account: caller.account_id.clone(),
+            region: caller.region.clone(),
+            endpoint: format!("{endpoint_id}.{}", self.config().endpoint_domain),
+            endpoint_id,
+            image_id: image.id.clone(),
+            image_arn: arn.to_string(),
+            image_version: version.version.clone(),
+            memory_mib,
+            stage: Stage::Pending,
+            guest: None,
+            hooks,
+            execution_role_arn: request.execution_role_arn,
+            idle_policy: request.idle_policy,
+            maximum_duration_seconds: request.maximum_duration_in_seconds.unwrap_or(MAXIMUM_DURATION_SECONDS),
+            logging: request.logging,
+            ingress,
+            egress,
+            run_hook_payload: request.run_hook_payload,
+            started_at: Timestamp::now(),
+            suspends: 0,
+            suspended_at: None,
+            terminated_at: None,
+            state_reason: None,
+            output_position: 0,
+            client_token,
+        };
+        self.node().state.put(Table::Microvms, &record.id, &record.account, &record).await.map_err(internal)?;
+        let object = record.object();
+        self.add_microvm(record, snapshot, None);
+        Ok(object)
+    }
+
+    pub(crate) async fn get_microvm(
+        &self,
+        caller: &Caller,
+        request: GetMicrovmRequest,
+    ) -> Result<GetMicrovmResponse, ApiError> {
+        Ok(self.find(caller, &request.microvm_identifier)?.record.borrow().object())
+    }
+
+    pub(crate) async fn list_microvms(
+        &self,
+        caller: &Caller,
+        request: ListMicrovmsRequest,
+    ) -> Result<ListMicrovmsResponse, ApiError> {
+        let arn = request.image_identifier.as_deref().map(|arn| ImageArn::for_image_operation(arn, caller)).transpose()?;
+        let (arn, version) = (arn.map(|arn| arn.to_string()), request.image_version.as_deref());
+        let scope = page::scope(caller, Operation::ListMicrovms, &[arn.as_deref(), version]);
+        let mut records = self.records_of(caller);
+        records.retain(|record| {
+            arn.as_ref().is_none_or(|arn| *arn == record.image_arn)
+                && version.is_none_or(|version| version == record.image_version)
+        });
+        let position = |record: &MicrovmRecord| (i64::MAX - record.started_at.as_millis(), record.id.clone());
+        records.sort_by_key(position);
+        let token = request.next_token.as_deref();
+        let page = self.inner.page_key.paginate(&scope, request.max_results, token, records, position)?;
+        let items = page.items.iter().map(MicrovmRecord::item).collect();
+        Ok(ListMicrovmsResponse { items, next_token: page.next_token })
+    }
+
+    pub(crate) async fn suspend_microvm(
+        &self,
+        caller: &Caller,
+        request: SuspendMicrovmRequest,
+    ) -> Result<SuspendMicrovmResponse, ApiError> {
+        let microvm = self.find(caller, &request.microvm_identifier)?;
+        refuse_early(&microvm, Request::Suspend)?;
+        self.ask(&microvm, Message::Suspend).await?;
+        Ok(SuspendMicrovmResponse {})
+    }
+
+    pub(crate) async fn resume_microvm(
+        &self,
+        caller: &Caller,
+        request: ResumeMicrovmRequest,
+    ) -> Result<ResumeMicrovmResponse, ApiError> {
+        let microvm = self.find(caller, &request.microvm_identifier)?;
+        refuse_early(&microvm, Request::Resume)?;
+        self.ask(&microvm, Message::Resume).await?;
+        Ok(ResumeMicrovmResponse {})
+    }
+
+    pub(crate) async fn terminate_microvm(
+        &self,
+        caller: &Caller,
+        request: TerminateMicrovmRequest,
+    ) -> Result<TerminateMicrovmResponse, ApiError> {
+        let microvm = self.find(caller, &request.microvm_identifier)?;
+        // A task that is busy breaks off what it does.
+        microvm.terminate.send_replace(true);
+        self.ask(&microvm, Message::Terminate).await?;
+        Ok(TerminateMicrovmResponse {})
+    }
+
+    /// The caller's MicroVM with this id.
+    pub(super) fn find(&self, caller: &Caller, id: &str) -> Result<Handle, ApiError> {
+        self.microvm(id)
+            .filter(|microvm| belongs_to(&microvm.record.borrow(), caller))
+            .ok_or_else(|| texts::microvm_not_found(id))
+    }
+
+    fn records_of(&self, caller: &Caller) -> Vec<MicrovmRecord> {
+        let microvms = self.all_microvms();
+        let records = microvms.iter().map(|microvm| microvm.record.borrow().clone());
+        records.filter(|record| belongs_to(record, caller)).collect()
+    }
+}
+
+fn belongs_to(record: &MicrovmRecord, caller: &Caller) -> bool {
+    record.account == caller.account_id && record.region == caller.region
+}
+
+/// A refusal needs no answer of a task that may be busy.
+fn refuse_early(microvm: &Handle, request: Request) -> Result<(), ApiError> {
+    let record = microvm.record.borrow();
+    match decide(record.stage, request, record.idle_policy.as_ref()) {
+        Decision::Refuse(refusal) => Err(refusal.error(&record.id)),
+        _ => Ok(()),
+    }
+}

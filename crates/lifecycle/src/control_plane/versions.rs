@@ -1,0 +1,212 @@
+use hearth_state::{Changes, Table};
+use hearth_wire::{
+    ApiError, Caller, Operation, Timestamp,
+    arn::ImageArn,
+    enums::MicrovmImageVersionState,
+    page, texts,
+    types::*,
+};
+
+use super::internal;
+use crate::{
+    Service,
+    image::{
+        policy,
+        record::{ARCHITECTURE, CHIPSET, CHIPSET_GENERATION, ImageRecord, VersionRecord},
+    },
+    service::Catalog,
+};
+
+/// The spelling of a version in records: `1` is `1.0`.
+fn canonical(version: &str) -> String {
+    if version.contains('.') { version.to_owned() } else { format!("{version}.0") }
+}
+
+fn find<'a>(
+    catalog: &'a Catalog,
+    arn: &ImageArn,
+    version: &str,
+) -> Result<(&'a ImageRecord, &'a VersionRecord), ApiError> {
+    let missing = || texts::version_not_found(arn, version);
+    let image = catalog.image(arn).ok_or_else(missing)?;
+    let key = format!("{}:{}", image.id, canonical(version));
+    Ok((image, catalog.versions.get(&key).ok_or_else(missing)?))
+}
+
+impl Service {
+    pub(crate) async fn get_microvm_image_version(
+        &self,
+        caller: &Caller,
+        request: GetMicrovmImageVersionRequest,
+    ) -> Result<GetMicrovmImageVersionResponse, ApiError> {
+        let arn = ImageArn::for_image_operation(&request.image_identifier, caller)?;
+        let catalog = self.inner.catalog.lock().await;
+        Ok(find(&catalog, &arn, &request.image_version)?.1.object())
+    }
+
+    pub(crate) async fn list_microvm_image_versions(
+        &self,
+        caller: &Caller,
+        request: ListMicrovmImageVersionsRequest,
+    ) -> Result<ListMicrovmImageVersionsResponse, ApiError> {
+        let arn = ImageArn::for_image_operation(&request.image_identifier, caller)?;
+        let catalog = self.inner.catalog.lock().await;
+        let image = catalog.image(&arn).ok_or_else(|| texts::image_not_found(&arn))?;
+        let scope = page::scope(caller, Operation::ListMicrovmImageVersions, &[Some(&image.id)]);
+        let page = self.inner.page_key.paginate(
+            &scope,
+            request.max_results,
+            request.next_token.as_deref(),
+            catalog.versions_of(&image.id),
+            |version| u32::MAX - version.number,
+        )?;
+        let items = page.items.into_iter().map(VersionRecord::object).collect();
+        Ok(ListMicrovmImageVersionsResponse { items, next_token: page.next_token })
+    }
+
+    pub(crate) async fn update_microvm_image_version(
+        &self,
+        caller: &Caller,
+        request: UpdateMicrovmImageVersionRequest,
+    ) -> Result<UpdateMicrovmImageVersionResponse, ApiError> {
+        let arn = ImageArn::for_image_operation(&request.image_identifier, caller)?;
+        let mut catalog = self.inner.catalog.lock().await;
+        let (image, version) = find(&catalog, &arn, &request.image_version)?;
+        policy::may_change(image.state)?;
+        if version.state != MicrovmImageVersionState::Successful {
+            return Err(ApiError::validation(format!(
+                "The status of version {} cannot be changed in its current state: {}",
+                version.version, version.state
+            )));
+        }
+        let now = Timestamp::now();
+        let version = VersionRecord { status: request.status, updated_at: now, ..version.clone() };
+        let mut image = ImageRecord { updated_at: now, ..image.clone() };
+        let changed = catalog.versions_of(&image.id).into_iter().map(|other| match other.version == version.version {
+            true => &version,
+            false => other,
+        });
+        image.latest_active_version = newest_runnable(changed);
+        self.write(&mut catalog, image, Some(version.clone()), None).await?;
+        Ok(version.object())
+    }
+
+    pub(crate) async fn delete_microvm_image_version(
+        &self,
+        caller: &Caller,
+        request: DeleteMicrovmImageVersionRequest,
+    ) -> Result<DeleteMicrovmImageVersionResponse, ApiError> {
+        let arn = ImageArn::for_image_operation(&request.image_identifier, caller)?;
+        let mut catalog = self.inner.catalog.lock().await;
+        let (image, version) = find(&catalog, &arn, &request.image_version)?;
+        policy::may_change(image.state)?;
+        let versions = catalog.versions_of(&image.id);
+        if versions.len() == 1 {
+            return Err(texts::last_version());
+        }
+        let (key, deleted) = (version.key(), version.version.clone());
+        let mut image = ImageRecord { updated_at: Timestamp::now(), ..image.clone() };
+        image.latest_active_version =
+            newest_runnable(versions.into_iter().filter(|other| other.version != deleted));
+        self.write(&mut catalog, image, None, Some(&key)).await?;
+        drop(catalog);
+        let service = self.clone();
+        tokio::spawn(async move { service.remove_unused_versions().await });
+        Ok(DeleteMicrovmImageVersionResponse {
+            image_identifier: arn.to_string(),
+            image_version: deleted,
+            state: MicrovmImageVersionState::Deleting,
+        })
+    }
+
+    async fn write(
+        &self,
+        catalog: &mut Catalog,
+        image: ImageRecord,
+        version: Option<VersionRecord>,
+        deleted: Option<&str>,
+    ) -> Result<(), ApiError> {
+        let mut changes =
+            Changes::new().put(Table::Images, &image.id, &image.account, &image).map_err(internal)?;
+        if let Some(version) = &version {
+            changes =
+                changes.put(Table::Versions, &version.key(), &version.account, version).map_err(internal)?;
+        }
+        if let Some(key) = deleted {
+            changes = changes.delete(Table::Versions, key);
+        }
+        self.node().state.commit(changes).await.map_err(internal)?;
+        catalog.images.insert(image.id.clone(), image);
+        if let Some(version) = version {
+            catalog.versions.insert(version.key(), version);
+        }
+        if let Some(key) = deleted {
+            catalog.versions.remove(key);
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn list_microvm_image_builds(
+        &self,
+        caller: &Caller,
+        request: ListMicrovmImageBuildsRequest,
+    ) -> Result<ListMicrovmImageBuildsResponse, ApiError> {
+        let arn = ImageArn::for_image_operation(&request.image_identifier, caller)?;
+        let catalog = self.inner.catalog.lock().await;
+        let (_, version) = find(&catalog, &arn, &request.image_version)?;
+        let matches = request.architecture.is_none_or(|wanted| wanted == ARCHITECTURE)
+            && request.chipset.is_none_or(|wanted| wanted == CHIPSET)
+            && request.chipset_generation.is_none_or(|wanted| wanted == CHIPSET_GENERATION);
+        let scope = page::scope(caller, Operation::ListMicrovmImageBuilds, &[Some(&version.key())]);
+        let page = self.inner.page_key.paginate(
+            &scope,
+            request.max_results,
+            request.next_token.as_deref(),
+            matches.then_some(version),
+            |version| version.build.id.clone(),
+        )?;
+        let items = page.items.into_iter().map(VersionRecord::build_summary).collect();
+        Ok(ListMicrovmImageBuildsResponse { items, next_token: page.next_token })
+    }
+
+    pub(crate) async fn get_microvm_image_build(
+        &self,
+        caller: &Caller,
+        request: GetMicrovmImageBuildRequest,
+    ) -> Result<GetMicrovmImageBuildResponse, ApiError> {
+        let arn = ImageArn::for_image_operation(&request.image_identifier, caller)?;
+        let catalog = self.inner.catalog.lock().await;
+        let (_, version) = find(&catalog, &arn, &request.image_version)?;
+        if version.build.id != request.build_id {
+            return Err(texts::build_not_found(&arn, &request.image_version, &request.build_id));
+        }
+        let snapshot_build = version.build.sizes.clone();
+        Ok(GetMicrovmImageBuildResponse { build: version.build_summary(), snapshot_build })
+    }
+}
+
+/// What an unpinned RunMicrovm takes.
+pub(super) fn newest_runnable<'a>(newest_first: impl Iterator<Item = &'a VersionRecord>) -> Option<String> {
+    newest_first.into_iter().find(|version| version.is_runnable()).map(|version| version.version.clone())
+}
+
+/// The version a RunMicrovm names, or the newest that can be launched (spec section 8).
+pub(super) fn for_run<'a>(
+    catalog: &'a Catalog,
+    arn: &ImageArn,
+    wanted: Option<&str>,
+) -> Result<(&'a ImageRecord, &'a VersionRecord), ApiError> {
+    let missing = || match wanted {
+        Some(version) => texts::version_not_active(arn, version),
+        None => texts::no_active_version(arn),
+    };
+    let image = catalog
+        .image(arn)
+        .filter(|image| image.state != hearth_wire::enums::MicrovmImageState::Deleting)
+        .ok_or_else(missing)?;
+    let version = catalog.versions_of(&image.id).into_iter().find(|version| {
+        version.is_runnable()
+            && wanted.is_none_or(|wanted| canonical(wanted) == version.version)
+    });
+    Ok((image, version.ok_or_else(missing)?))
+}

@@ -1,0 +1,135 @@
+//! From a root disk to a snapshot: boot, wait until the application is ready, freeze, save, validate.
+
+use std::path::Path;
+
+use hearth_agent_protocol::{Freeze, Output};
+use hearth_guest::{Agent, Boot, DiskShape, Guest, GuestError, Restore, Shape, Snapshot, snapshot};
+use hearth_logs::LogWriter;
+use hearth_storage::disk;
+use hearth_wire::types::Hooks;
+
+use crate::{
+    hooks::{HookName, enabled},
+    node::{Node, scratch_of},
+    tiers::Tier,
+};
+
+/// Why there is no snapshot. The text is the build's reason.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SnapshotError {
+    /// The application.
+    #[error("{0}")]
+    Application(String),
+    /// This node.
+    #[error("INTERNAL_PLATFORM_ERROR: {0}")]
+    Node(#[from] GuestError),
+    /// This node's disk.
+    #[error("INTERNAL_PLATFORM_ERROR: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// Boots the root disk in `directory` and makes it a complete snapshot there.
+pub(super) async fn take(
+    node: &Node,
+    directory: &Path,
+    tier: Tier,
+    application: hearth_agent_protocol::Application,
+    hooks: Option<&Hooks>,
+    log: Option<LogWriter>,
+) -> Result<Snapshot, SnapshotError> {
+    let shape = Shape {
+        memory_bytes: tier.memory_bytes,
+        vcpus: tier.vcpus,
+        disks: vec![DiskShape::writable(tier.disk_bytes)],
+    };
+    let template = node.scratch_template(tier.disk_bytes);
+    if !template.exists() {
+        let making = template.with_extension("making");
+        hearth_storage::durable::remove_file(&making)?;
+        disk::create_ext4(&making, tier.disk_bytes)?;
+        std::fs::rename(&making, &template)?;
+    }
+    disk::clone(&template, &snapshot::scratch_path(directory))?;
+    let boot = Boot { directory, shape: &shape, more_disks: &[] };
+    let guest = node.host.boot(&boot).await?;
+    if let Err(error) = make_ready(node, &guest, application, hooks, log).await {
+        guest.destroy().await;
+        return Err(error);
+    }
+    Ok(node.host.snapshot(guest, &boot).await?)
+}
+
+/// Starts the application, waits until it is ready and freezes it.
+async fn make_ready(
+    node: &Node,
+    guest: &Guest,
+    application: hearth_agent_protocol::Application,
+    hooks: Option<&Hooks>,
+    log: Option<LogWriter>,
+) -> Result<(), SnapshotError> {
+    let agent = guest.agent();
+    match agent.start(application).await {
+        Err(GuestError::Refused(cause)) => return Err(SnapshotError::Application(cause)),
+        other => other?,
+    }
+    let ready = async {
+        match enabled(hooks, HookName::Ready) {
+            Some(hook) => hook.call_until_ready(agent).await?.map_err(SnapshotError::Application),
+            // Without a hook: when something listens, or after a while (spec section 34, question 2).
+            None => Ok(agent.await_listener(node.config.listen_timeout).await.map(drop)?),
+        }
+    };
+    tokio::select! {
+        ended = follow(agent.clone(), log) => Err(SnapshotError::Application(ended?)),
+        () = guest.vm().ended() => Err(SnapshotError::Application("MicroVM terminated before its snapshot was taken".into())),
+        ready = ready => ready,
+    }?;
+    agent.freeze(Freeze { for_image: true }).await?;
+    Ok(())
+}
+
+/// Logs the application's output; returns the reason when the application ends.
+async fn follow(agent: Agent, mut log: Option<LogWriter>) -> Result<String, SnapshotError> {
+    let mut output = agent.output(0).await?;
+    loop {
+        match output.next().await? {
+            Some(Output::Stdout(bytes) | Output::Stderr(bytes)) => {
+                if let Some(log) = &mut log {
+                    log.write(&bytes);
+                }
+            }
+            Some(Output::Exited(status)) => {
+                if let Some(log) = &mut log {
+                    let _the_log_reports_it = log.flush().await;
+                }
+                return Ok(format!("Container Stopped with Exit Code: {}", status.code()));
+            }
+            None => return Ok("MicroVM terminated before its snapshot was taken".into()),
+        }
+    }
+}
+
+/// Calls `/validate` in a throwaway clone; nothing of it stays.
+pub(super) async fn validate(node: &Node, snapshot: &Snapshot, hooks: Option<&Hooks>, log: Option<LogWriter>) -> Result<(), SnapshotError> {
+    let Some(hook) = enabled(hooks, HookName::Validate) else { return Ok(()) };
+    let directory = tempfile::tempdir_in(&node.config.directory)?;
+    disk::give(directory.path(), None, None, 0o711)?;
+    let scratch = scratch_of(directory.path());
+    disk::clone(&snapshot.scratch(), &scratch)?;
+    let idle = node.host.prepare(snapshot).await?;
+    let guest = idle.restore(&Restore { disks: vec![Some(scratch)], suspended: None }).await?;
+    let result = async {
+        guest.agent().thaw(true).await?;
+        let ended = async {
+            let reason = follow(guest.agent().clone(), log).await?;
+            Err(SnapshotError::Application(reason))
+        };
+        tokio::select! {
+            ended = ended => ended,
+            called = hook.call_until_ready(guest.agent()) => called?.map_err(SnapshotError::Application),
+        }
+    };
+    let result = result.await;
+    guest.destroy().await;
+    result
+}

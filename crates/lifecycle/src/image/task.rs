@@ -1,0 +1,173 @@
+//! One build: artifact → root disk → snapshot → validated. It ends in a version that is SUCCESSFUL or FAILED.
+
+use std::path::Path;
+
+use hearth_builder::{Build, BuildError, ContainerConfig};
+use hearth_guest::snapshot::root_path;
+use hearth_logs::LogWriter;
+use hearth_storage::{disk, durable};
+use hearth_wire::{
+    Timestamp,
+    arn::ImageArn,
+    types::{ImageSpecification, Logging, SnapshotBuild},
+};
+use tokio::io::AsyncWriteExt;
+
+use super::{policy, record::VersionRecord, snapshot};
+use crate::{
+    application,
+    microvm::{default_group, default_stream},
+    node::Node,
+    tiers::{self, Tier},
+};
+
+/// What a build that ended well has made.
+pub(crate) struct Made {
+    pub container: ContainerConfig,
+    pub sizes: SnapshotBuild,
+}
+
+/// What is told of a build that failed.
+pub(crate) struct Failed {
+    pub reason: String,
+    /// Sizes known so far (spec section 7.1).
+    pub sizes: Option<SnapshotBuild>,
+}
+
+impl Failed {
+    fn early(reason: impl ToString) -> Failed {
+        Failed { reason: reason.to_string(), sizes: None }
+    }
+
+    fn node(error: impl std::fmt::Display) -> Failed {
+        Failed::early(format!("INTERNAL_PLATFORM_ERROR: {error}"))
+    }
+}
+
+/// Carries out the build of a version. The snapshot is in the version's directory when this ends well, and nothing is
+/// there when it does not.
+pub(crate) async fn build(node: &Node, image: &ImageArn, version: &VersionRecord) -> Result<Made, Failed> {
+    let directory = node.version_directory(&version.image_id, &version.version);
+    let making = directory.with_extension("making");
+    let mut log = open_log(node, image, version, "0.0").await;
+    let clean = || -> std::io::Result<()> {
+        durable::remove_directory(&making)?;
+        durable::remove_directory(&directory)
+    };
+    clean().map_err(Failed::node)?;
+    let built = build_in(node, image, version, &making, &mut log).await;
+    let published = match built {
+        Ok(made) => durable::publish_directory(&making, &directory).map(|()| made).map_err(Failed::node),
+        Err(failed) => Err(failed),
+    };
+    if let Err(failed) = &published {
+        if let Err(error) = durable::remove_directory(&making) {
+            tracing::warn!(%error, "files of a failed build stay behind");
+        }
+        if let Some(log) = &mut log {
+            log.line(&format!("Build of version {} failed: {}", version.version, failed.reason));
+        }
+    }
+    if let Some(log) = &mut log {
+        let _the_log_reports_it = log.flush().await;
+    }
+    published
+}
+
+async fn build_in(
+    node: &Node,
+    image: &ImageArn,
+    version: &VersionRecord,
+    directory: &Path,
+    log: &mut Option<LogWriter>,
+) -> Result<Made, Failed> {
+    let specification = &version.specification;
+    let tier = tier_of(specification);
+    std::fs::create_dir_all(directory)
+        .and_then(|()| disk::give(directory, None, None, 0o711))
+        .and_then(|()| disk::give(&node.image_directory(&version.image_id), None, None, 0o711))
+        .map_err(Failed::node)?;
+    let context = directory.join("context.zip");
+    fetch(node, image, specification, &context).await?;
+    let cache_key = version.image_id.as_str();
+    let root_disk = root_path(directory);
+    let request = Build { cache_key, context: &context, limit_bytes: tier.disk_bytes, root_disk: &root_disk };
+    let container = node.builder.build(&request, log.as_mut()).await.map_err(container_failure)?;
+    durable::remove_file(&context).map_err(Failed::node)?;
+    let code = disk::allocated_bytes(&root_disk).map_err(Failed::node)? as i64;
+    let mut sizes = SnapshotBuild { code_install_size_in_bytes: Some(code), ..Default::default() };
+    if container.argv().is_empty() {
+        return Err(Failed::early("CONTAINER_BUILD_FAILED: the image has neither ENTRYPOINT nor CMD"));
+    }
+    let with_sizes = |reason: snapshot::SnapshotError, sizes: &SnapshotBuild| Failed {
+        reason: reason.to_string(),
+        sizes: Some(sizes.clone()),
+    };
+    let application = application::of(&container, specification, image, &version.version);
+    let hooks = specification.hooks.as_ref();
+    let application_log = open_log(node, image, version, &version.version).await;
+    let made = snapshot::take(node, directory, tier, application, hooks, application_log)
+        .await
+        .map_err(|error| with_sizes(error, &sizes))?;
+    sizes.memory_snapshot_size_in_bytes = Some(disk::allocated_bytes(&made.memory()).map_err(Failed::node)? as i64);
+    sizes.disk_snapshot_size_in_bytes = Some(disk::allocated_bytes(&made.scratch()).map_err(Failed::node)? as i64);
+    let validate_log = open_log(node, image, version, &version.version).await;
+    snapshot::validate(node, &made, hooks, validate_log).await.map_err(|error| with_sizes(error, &sizes))?;
+    Ok(Made { container, sizes })
+}
+
+/// The tier a specification asks for; the rules have been checked when it was accepted.
+pub(crate) fn tier_of(specification: &ImageSpecification) -> Tier {
+    let asked = specification.resources.iter().flatten().next().map(|resources| resources.minimum_memory_in_mib);
+    asked.and_then(tiers::find).unwrap_or(tiers::TIERS[2])
+}
+
+/// Copies the artifact next to the build. It is the tenant's: bytes, nothing more.
+async fn fetch(node: &Node, image: &ImageArn, specification: &ImageSpecification, to: &Path) -> Result<(), Failed> {
+    use futures::TryStreamExt;
+    let uri = &specification.code_artifact.uri;
+    let (bucket, key) =
+        policy::artifact(uri).map_err(|error| Failed::early(error.message.unwrap_or_default()))?;
+    let refused = |code: &str, cause: &dyn std::fmt::Display| Failed::early(format!("{code}: {uri}: {cause}"));
+    let object = node
+        .objects
+        .fetch(&image.account, None, bucket, key)
+        .await
+        .map_err(|error| refused(error.build_code(), &error))?;
+    if object.info.size > hearth_builder::MAX_CONTEXT_BYTES {
+        return Err(refused("ARCHIVE_INVALID", &"the archive is too large"));
+    }
+    let copy = async {
+        let mut file = tokio::fs::File::create_new(to).await?;
+        let mut stream = std::pin::pin!(object.stream(None));
+        while let Some(bytes) = stream.try_next().await? {
+            file.write_all(&bytes).await?;
+        }
+        file.flush().await
+    };
+    copy.await.map_err(Failed::node)
+}
+
+fn container_failure(error: BuildError) -> Failed {
+    match error {
+        BuildError::Failed(cause) => {
+            Failed::early(format!("CONTAINER_BUILD_FAILED: The container image build failed. {cause}"))
+        }
+        other => Failed::early(other),
+    }
+}
+
+/// The log stream of a build, unless the image turned logging off.
+async fn open_log(node: &Node, image: &ImageArn, version: &VersionRecord, shown_version: &str) -> Option<LogWriter> {
+    let names = match &version.specification.logging {
+        Some(Logging::Disabled(_)) => return None,
+        Some(Logging::CloudWatch(names)) => names.clone(),
+        None => Default::default(),
+    };
+    let group = names.log_group.unwrap_or_else(|| default_group(&image.name));
+    let stream = names.log_stream.unwrap_or_else(|| {
+        default_stream(Timestamp::now(), shown_version, &format!("microvm-{}", version.build.id))
+    });
+    let opened = node.logs.writer(&image.account, &group, &stream).await;
+    opened.inspect_err(|error| tracing::warn!(%error, "a build's log could not be opened")).ok()
+}

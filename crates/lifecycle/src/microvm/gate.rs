@@ -1,0 +1,90 @@
+//! The gate: open while the MicroVM runs, held while it wakes, shut otherwise.
+
+use std::{io, time::Duration};
+
+use hearth_wire::arn::ManagedConnector;
+use tokio::{net::TcpStream, sync::oneshot, time::timeout};
+
+use super::shared::{Message, Microvm, Open};
+
+/// Longest time a request is held: a resume with the longest hook.
+const LONGEST_HOLD: Duration = Duration::from_secs(90);
+
+/// Why a request does not get in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum GateError {
+    /// It cannot be reached now.
+    #[error("the MicroVM cannot be reached")]
+    Closed,
+    /// It was launched without HTTP ingress.
+    #[error("the MicroVM takes no HTTP requests")]
+    NoIngress,
+    /// Too many requests wait already.
+    #[error("too many requests wait for the MicroVM")]
+    Busy,
+}
+
+/// The way in, for one request.
+#[derive(Debug, Clone)]
+pub struct Passage {
+    microvm: Microvm,
+    open: Open,
+}
+
+/// Waits at the gate.
+pub(crate) async fn enter(microvm: &Microvm) -> Result<Passage, GateError> {
+    if !takes_http(&microvm.record.borrow().ingress) {
+        return Err(GateError::NoIngress);
+    }
+    let open = microvm.open.borrow().clone();
+    let open = match open {
+        Some(open) => open,
+        None => wait(microvm).await?,
+    };
+    Ok(Passage { microvm: microvm.clone(), open })
+}
+
+async fn wait(microvm: &Microvm) -> Result<Open, GateError> {
+    let (reply, answer) = oneshot::channel();
+    match microvm.mailbox.try_send(Message::Enter(reply)) {
+        Ok(()) => {}
+        Err(tokio::sync::mpsc::error::TrySendError::Full(_)) => return Err(GateError::Busy),
+        Err(tokio::sync::mpsc::error::TrySendError::Closed(_)) => return Err(GateError::Closed),
+    }
+    match timeout(LONGEST_HOLD, answer).await {
+        Ok(Ok(answer)) => answer,
+        _ => Err(GateError::Closed),
+    }
+}
+
+fn takes_http(ingress: &[String]) -> bool {
+    let http = [ManagedConnector::HttpIngress, ManagedConnector::AllIngress];
+    ingress.iter().any(|arn| http.iter().any(|connector| arn.ends_with(&format!(":{}", connector.name()))))
+}
+
+impl Passage {
+    /// A connection to 127.0.0.1:`port` in the guest.
+    pub async fn dial(&self, port: u16) -> io::Result<TcpStream> {
+        self.open.agent.forward(port).await
+    }
+
+    /// Bytes moved.
+    pub fn touch(&self) {
+        self.microvm.traffic.touch();
+    }
+
+    /// A request was sent in; it counts as traffic until [`Passage::end`].
+    pub fn begin(&self) {
+        self.microvm.traffic.begin();
+    }
+
+    /// Its response has begun, or it is given up.
+    pub fn end(&self) {
+        self.microvm.traffic.end();
+    }
+
+    /// Counts restores: connections made in an earlier one are dead.
+    pub fn generation(&self) -> u64 {
+        self.open.generation
+    }
+}

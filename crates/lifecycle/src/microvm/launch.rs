@@ -1,0 +1,217 @@
+//! Launch from the image's snapshot, resume from a MicroVM's own.
+
+use hearth_guest::{Guest, GuestError, Restore};
+use hearth_storage::{disk, durable};
+use hearth_wire::ApiError;
+
+use super::{
+    record::Stage,
+    task::{SUCCESS, Task},
+};
+use crate::{
+    hooks::{HookName, enabled},
+    node::{scratch_of, suspended_of},
+};
+
+/// Why a launch or resume came to nothing.
+enum Failure {
+    /// The application's hook; the text is for the record.
+    Hook(String),
+    /// This node.
+    Node(GuestError),
+    /// Somebody asked for termination meanwhile.
+    Terminated,
+}
+
+impl From<GuestError> for Failure {
+    fn from(error: GuestError) -> Failure {
+        Failure::Node(error)
+    }
+}
+
+impl Task {
+    /// Pending → Running, or Terminated.
+    pub(super) async fn launch(&mut self) {
+        let mut terminate = self.terminate.clone();
+        let launched = tokio::select! {
+            biased;
+            _ = terminate.wait_for(|asked| *asked) => Err(Failure::Terminated),
+            launched = self.try_launch() => launched,
+        };
+        match launched {
+            Ok(()) => {
+                self.record.run_hook_payload = None;
+                self.set_regardless(Stage::Running).await;
+                self.open_gate();
+            }
+            Err(Failure::Hook(reason)) => self.terminate(&reason).await,
+            Err(Failure::Terminated) => self.terminate(SUCCESS).await,
+            Err(Failure::Node(error)) => {
+                tracing::error!(microvm = self.record.id, %error, "a launch failed");
+                self.terminate("The MicroVM could not be started.").await;
+            }
+        }
+    }
+
+    async fn try_launch(&mut self) -> Result<(), Failure> {
+        // A former daemon may have got half of the way: what it made is made again.
+        self.drop_guest().await;
+        let directory = self.node.microvm_directory(&self.record.id);
+        let scratch = scratch_of(&directory);
+        let (template, target) = (self.snapshot.scratch(), scratch.clone());
+        let cloned = tokio::task::spawn_blocking(move || {
+            durable::remove_directory(&directory)?;
+            std::fs::create_dir_all(&directory)?;
+            disk::give(&directory, None, None, 0o711)?;
+            disk::clone(&template, &target)
+        });
+        let (idle, cloned) = tokio::join!(self.node.pool.take(&self.snapshot), cloned);
+        let idle = idle?;
+        self.record.guest = Some(idle.record());
+        if let Err(error) = cloned.map_err(std::io::Error::other).flatten() {
+            idle.discard().await;
+            return Err(GuestError::io("cloning the scratch disk")(error).into());
+        }
+        let guest = idle.restore(&Restore { disks: vec![Some(scratch)], suspended: None }).await?;
+        self.guest = Some(guest.clone());
+        // Outbound connections were closed before the snapshot was taken.
+        guest.agent().thaw(false).await?;
+        if let Some(hook) = enabled(self.record.hooks.as_ref(), HookName::Run) {
+            let payload = self.record.run_hook_payload.as_ref().map_or("", |payload| payload.0.as_str());
+            let body = serde_json::json!({ "microvmId": self.record.id, "runHookPayload": payload });
+            hook.call(guest.agent(), body.to_string()).await?.map_err(Failure::Hook)?;
+        }
+        Ok(())
+    }
+
+    /// Suspended → Running; on failure Suspended again. The gate tells what came of it.
+    pub(super) async fn resume(&mut self) -> Result<(), ApiError> {
+        let mut terminate = self.terminate.clone();
+        let resumed = tokio::select! {
+            biased;
+            _ = terminate.wait_for(|asked| *asked) => Err(Failure::Terminated),
+            resumed = self.try_resume() => resumed,
+        };
+        match resumed {
+            Ok(()) => {
+                self.running_again().await;
+                Ok(())
+            }
+            Err(Failure::Terminated) => {
+                self.terminate(SUCCESS).await;
+                Ok(())
+            }
+            // The application refused: that is its answer, not this service's failure. The state tells.
+            Err(Failure::Hook(reason)) => {
+                tracing::info!(microvm = self.record.id, reason, "the resume hook failed; suspending again");
+                self.suspend_again().await;
+                Ok(())
+            }
+            Err(Failure::Node(error)) => {
+                tracing::error!(microvm = self.record.id, %error, "a resume failed");
+                self.back_to_suspended().await;
+                Err(ApiError::internal())
+            }
+        }
+    }
+
+    async fn try_resume(&mut self) -> Result<(), Failure> {
+        let directory = self.node.microvm_directory(&self.record.id);
+        let idle = self.node.pool.take(&self.snapshot).await?;
+        self.record.guest = Some(idle.record());
+        // From here on the guest may write its disk, so the files of the suspend are no longer the whole truth.
+        if let Err(error) = self.set(Stage::Resuming).await {
+            idle.discard().await;
+            self.record.guest = None;
+            return Err(GuestError::io("writing the record")(std::io::Error::other(error)).into());
+        }
+        let suspended = suspended_of(&directory, self.record.suspends);
+        let parts = Restore { disks: vec![Some(scratch_of(&directory))], suspended: Some(suspended) };
+        let guest = idle.restore(&parts).await?;
+        self.guest = Some(guest.clone());
+        self.wake(&guest, true).await
+    }
+
+    /// Tells a restored guest the time and calls `/resume`.
+    async fn wake(&mut self, guest: &Guest, close_connections: bool) -> Result<(), Failure> {
+        guest.agent().thaw(close_connections).await?;
+        if let Some(hook) = enabled(self.record.hooks.as_ref(), HookName::Resume) {
+            hook.call(guest.agent(), String::new()).await?.map_err(Failure::Hook)?;
+        }
+        Ok(())
+    }
+
+    /// After a wake: write it down, open the gate, forget the files of the suspend.
+    async fn running_again(&mut self) {
+        self.record.suspended_at = None;
+        self.set_regardless(Stage::Running).await;
+        self.open_gate();
+        self.forget_suspends().await;
+    }
+
+    /// Removes the files of all suspends of a MicroVM that runs.
+    async fn forget_suspends(&self) {
+        let directory = self.node.microvm_directory(&self.record.id);
+        let removed = tokio::task::spawn_blocking(move || {
+            let entries = std::fs::read_dir(directory)?.flatten();
+            entries
+                .filter(|entry| entry.file_name().to_string_lossy().starts_with("suspended-"))
+                .try_for_each(|entry| durable::remove_directory(&entry.path()))
+        });
+        if let Ok(Err(error)) = removed.await {
+            tracing::warn!(microvm = self.record.id, %error, "an old suspend's files stay behind");
+        }
+    }
+
+    /// A former daemon's resume: its guest runs already, or nothing has happened yet.
+    pub(super) async fn finish_resume(&mut self) {
+        let Some(guest) = self.guest.clone() else { return self.back_to_suspended().await };
+        match self.wake(&guest, true).await {
+            Ok(()) => self.running_again().await,
+            Err(Failure::Hook(_)) => self.suspend_again().await,
+            Err(Failure::Terminated) => self.terminate(SUCCESS).await,
+            Err(Failure::Node(error)) => {
+                tracing::error!(microvm = self.record.id, %error, "a resume could not be finished");
+                self.terminate("The MicroVM could not be resumed.").await;
+            }
+        }
+    }
+
+    /// Suspending → Running: the guest stood still and goes on as if nothing had been.
+    pub(super) async fn undo_suspend(&mut self) {
+        let Some(guest) = self.guest.clone() else {
+            return self.terminate("The MicroVM ended unexpectedly.").await;
+        };
+        let woken = async {
+            guest.vm().resume().await.map_err(GuestError::from)?;
+            self.wake(&guest, false).await
+        };
+        match woken.await {
+            Ok(()) => {
+                self.record.suspended_at = None;
+                // What was written so far must not be taken for the truth once the guest has moved on.
+                self.record.suspends += 1;
+                self.set_regardless(Stage::Running).await;
+                self.open_gate();
+                self.forget_suspends().await;
+            }
+            Err(Failure::Hook(reason)) => self.terminate(&reason).await,
+            Err(Failure::Terminated) => self.terminate(SUCCESS).await,
+            Err(Failure::Node(error)) => {
+                tracing::error!(microvm = self.record.id, %error, "a suspend could not be undone");
+                self.terminate("The MicroVM ended unexpectedly.").await;
+            }
+        }
+    }
+
+    /// A restore that never ran: the files of the suspend are as good as before.
+    async fn back_to_suspended(&mut self) {
+        if self.guest.is_some() {
+            // The guest ran and cannot be spoken to: its disk has moved on, so the files are stale.
+            return self.terminate("The MicroVM could not be resumed.").await;
+        }
+        self.drop_guest().await;
+        self.record.guest = None;
+        self.set_regardless(Stage::Suspended).await;
+    }
+}

@@ -1,0 +1,119 @@
+//! The application's output: to the log, when one is asked for, and its end to the task.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use hearth_agent_protocol::{ExitStatus, Output};
+use hearth_guest::Agent;
+use hearth_logs::{LogWriter, LogsError};
+use hearth_wire::{Timestamp, types::Logging};
+use tokio::{sync::mpsc, task::JoinHandle};
+
+use super::record::MicrovmRecord;
+use crate::node::Node;
+
+/// Follows the output of one guest until it ends or [`Follower::stop`] is called.
+pub(crate) struct Follower {
+    task: JoinHandle<()>,
+    position: Arc<AtomicU64>,
+}
+
+impl Follower {
+    /// Follows from a position; the exit of the application goes to `exits`.
+    pub(crate) fn start(
+        agent: Agent,
+        from: u64,
+        log: impl Future<Output = Option<LogWriter>> + Send + 'static,
+        exits: mpsc::Sender<ExitStatus>,
+    ) -> Follower {
+        let position = Arc::new(AtomicU64::new(from));
+        let seen = position.clone();
+        let task = tokio::spawn(async move {
+            let mut log = log.await;
+            let mut output = match agent.output(from).await {
+                Ok(output) => output,
+                Err(error) => return tracing::warn!(%error, "the application's output cannot be followed"),
+            };
+            loop {
+                match output.next().await {
+                    Ok(Some(Output::Stdout(bytes) | Output::Stderr(bytes))) => {
+                        seen.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                        if let Some(log) = &mut log {
+                            log.write(&bytes);
+                        }
+                    }
+                    Ok(Some(Output::Exited(status))) => {
+                        if let Some(log) = &mut log {
+                            let _the_log_reports_it = log.flush().await;
+                        }
+                        let _task_is_gone = exits.send(status).await;
+                        return;
+                    }
+                    Ok(None) => return,
+                    Err(error) => return tracing::debug!(%error, "following the application's output ended"),
+                }
+            }
+        });
+        Follower { task, position }
+    }
+
+    /// Stops; returns the position reached.
+    pub(crate) fn stop(self) -> u64 {
+        self.position()
+    }
+
+    /// How much has been followed.
+    pub(crate) fn position(&self) -> u64 {
+        self.position.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The log of a MicroVM, when its launch asked for one and gave it a role to write with (spec section 24).
+pub(crate) fn log_of(node: &Node, record: &MicrovmRecord) -> impl Future<Output = Option<LogWriter>> + Send + 'static {
+    let (logs, account) = (node.logs.clone(), record.account.clone());
+    let names = match (&record.logging, &record.execution_role_arn) {
+        (Some(Logging::CloudWatch(names)), Some(_)) => Some(names.clone()),
+        _ => None,
+    };
+    let image = record.image_arn.rsplit(':').next().unwrap_or_default();
+    let group = default_group(image);
+    let stream = default_stream(record.started_at, &record.image_version, &record.id);
+    async move {
+        let names = names?;
+        let (group, stream) = (names.log_group.unwrap_or(group), names.log_stream.unwrap_or(stream));
+        let opened: Result<LogWriter, LogsError> = logs.writer(&account, &group, &stream).await;
+        opened.inspect_err(|error| tracing::warn!(%error, "a log could not be opened")).ok()
+    }
+}
+
+/// The log group of an image and its MicroVMs.
+pub(crate) fn default_group(image_name: &str) -> String {
+    format!("/aws/lambda-microvms/{image_name}")
+}
+
+/// The log stream of one MicroVM: `YYYY/MM/DD[version]id`, by the UTC day of its start.
+pub(crate) fn default_stream(started: Timestamp, version: &str, id: &str) -> String {
+    let day = time::OffsetDateTime::from_unix_timestamp(started.as_millis() / 1000)
+        .unwrap_or(time::OffsetDateTime::UNIX_EPOCH)
+        .date();
+    format!("{:04}/{:02}/{:02}[{version}]{id}", day.year(), u8::from(day.month()), day.day())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_are_named_by_day_version_and_id() {
+        let started = Timestamp::from_millis(1_795_305_600_000);
+        assert_eq!(default_stream(started, "1.0", "microvm-x"), "2026/11/22[1.0]microvm-x");
+    }
+}

@@ -1,0 +1,162 @@
+//! Suspend: hook → freeze → pause → device state → answer → delta → written down → the process ends.
+//!
+//! Until the last step the guest is there and can go on: a request, a resume, or a full disk cancels the suspend.
+
+use hearth_agent_protocol::Freeze;
+use hearth_guest::{Guest, GuestError};
+use hearth_storage::durable;
+use hearth_wire::{ApiError, Timestamp};
+use tokio::{sync::oneshot, task::JoinHandle};
+
+use super::{
+    policy::{Decision, Request},
+    record::Stage,
+    shared::Message,
+    task::{SUCCESS, Task},
+};
+use crate::{
+    hooks::{HookName, enabled},
+    node::{scratch_of, suspended_of},
+};
+
+type Reply = oneshot::Sender<Result<(), ApiError>>;
+
+impl Task {
+    /// Running → Suspended, or Running again, or Terminated when the hook refuses.
+    pub(super) async fn suspend(&mut self, reply: Option<Reply>) {
+        self.shut_gate();
+        self.record.suspends += 1;
+        if let Err(error) = self.set(Stage::Suspending).await {
+            tracing::error!(microvm = self.record.id, %error, "a suspend could not be written down");
+            self.open_gate();
+            return answer(reply, Err(ApiError::internal()));
+        }
+        let Some(guest) = self.guest.clone() else { return self.terminate("The MicroVM ended unexpectedly.").await };
+        if let Some(hook) = enabled(self.record.hooks.as_ref(), HookName::Suspend) {
+            let outcome = hook.call(guest.agent(), String::new()).await;
+            if let Err(reason) = outcome.map_err(|error| error.to_string()).flatten() {
+                answer(reply, Ok(()));
+                return self.terminate(&reason).await;
+            }
+        }
+        match self.stand_still(&guest).await {
+            Ok(()) => answer(reply, Ok(())),
+            Err(error) => {
+                tracing::error!(microvm = self.record.id, %error, "a suspend failed; the MicroVM goes on");
+                answer(reply, Err(ApiError::internal()));
+                return self.undo_suspend().await;
+            }
+        }
+        self.write_out(guest).await;
+    }
+
+    /// After a resume hook failed: back to sleep without asking the application again.
+    pub(super) async fn suspend_again(&mut self) {
+        let Some(guest) = self.guest.clone() else { return };
+        if let Err(error) = self.stand_still(&guest).await {
+            tracing::error!(microvm = self.record.id, %error, "a MicroVM could not be suspended again");
+            return self.terminate("The MicroVM could not be resumed.").await;
+        }
+        self.record.suspends += 1;
+        self.set_regardless(Stage::Suspending).await;
+        self.write_out(guest).await;
+    }
+
+    /// From here on neither memory nor disk changes.
+    async fn stand_still(&mut self, guest: &Guest) -> Result<(), GuestError> {
+        guest.agent().freeze(Freeze { for_image: false }).await?;
+        self.stop_following();
+        Ok(guest.vm().pause().await?)
+    }
+
+    /// Writes the guest out while it could still go on; then commits and ends it.
+    async fn write_out(&mut self, guest: Guest) {
+        let mut writing = self.start_writing(guest);
+        loop {
+            tokio::select! {
+                biased;
+                written = &mut writing => return self.commit(written).await,
+                Some(message) = self.mailbox.recv() => {
+                    let (wakes, terminates) = match &message {
+                        Message::Enter(_) => (self.decide(Request::Enter) == Decision::CancelSuspend, false),
+                        Message::Resume(_) => (true, false),
+                        Message::Terminate(_) => (false, true),
+                        Message::Suspend(_) => (false, false),
+                    };
+                    if terminates {
+                        writing.abort();
+                        return Box::pin(self.receive(message)).await;
+                    }
+                    if wakes {
+                        writing.abort();
+                        let _written_or_not = writing.await;
+                        self.undo_suspend().await;
+                        return Box::pin(self.receive(message)).await;
+                    }
+                    Box::pin(self.receive(message)).await;
+                }
+            }
+        }
+    }
+
+    fn start_writing(&self, guest: Guest) -> JoinHandle<Result<(), GuestError>> {
+        let directory = self.node.microvm_directory(&self.record.id);
+        let suspended = suspended_of(&directory, self.record.suspends);
+        let making = suspended.with_extension("making");
+        let (base, scratch) = (self.snapshot.memory(), scratch_of(&directory));
+        let id = self.record.id.clone();
+        tokio::spawn(async move {
+            let fresh = making.clone();
+            blocking("making room for a suspend", move || std::fs::create_dir(&fresh)).await?;
+            let disk = blocking("syncing the scratch disk", move || std::fs::File::open(&scratch)?.sync_all());
+            let (summary, disk) = tokio::join!(guest.save(&base, &making), disk);
+            let summary = summary?;
+            disk?;
+            tracing::info!(
+                microvm = id,
+                written_pages = summary.written_pages,
+                data_pages = summary.data_pages,
+                file_bytes = summary.file_bytes,
+                "delta written"
+            );
+            blocking("publishing a suspend", move || durable::publish_directory(&making, &suspended)).await
+        })
+    }
+
+    /// Suspending → Suspended once everything lies on disk; the process ends after that is written down.
+    async fn commit(&mut self, written: Result<Result<(), GuestError>, tokio::task::JoinError>) {
+        let written = written.unwrap_or_else(|error| Err(GuestError::Refused(error.to_string())));
+        if let Err(error) = written {
+            let full = error.is_disk_full();
+            tracing::error!(microvm = self.record.id, %error, full, "a suspend could not be written; the MicroVM goes on");
+            return self.undo_suspend().await;
+        }
+        self.record.suspended_at = Some(Timestamp::now());
+        if let Err(error) = self.set(Stage::Suspended).await {
+            tracing::error!(microvm = self.record.id, %error, "a suspend could not be written down; the MicroVM goes on");
+            return self.undo_suspend().await;
+        }
+        if *self.terminate.borrow() {
+            return self.terminate(SUCCESS).await;
+        }
+        self.drop_guest().await;
+        self.record.guest = None;
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    context: &'static str,
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> Result<T, GuestError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(std::io::Error::other)
+        .flatten()
+        .map_err(GuestError::io(context))
+}
+
+fn answer(reply: Option<Reply>, answer: Result<(), ApiError>) {
+    if let Some(reply) = reply {
+        let _caller_gone = reply.send(answer);
+    }
+}

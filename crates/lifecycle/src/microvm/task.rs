@@ -1,0 +1,305 @@
+//! One task owns one MicroVM. Others send it messages; it asks the policy, acts, writes down and publishes.
+
+use std::{sync::Arc, time::Duration};
+
+use hearth_agent_protocol::ExitStatus;
+use hearth_guest::{Guest, Snapshot};
+use hearth_state::Table;
+use hearth_wire::{ApiError, Timestamp};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    gate::GateError,
+    output::{Follower, log_of},
+    policy::{Decision, Request, decide},
+    record::{MicrovmRecord, Stage},
+    shared::{Message, Microvm, Open, Traffic},
+};
+use crate::{
+    hooks::{HookName, enabled},
+    node::Node,
+};
+
+/// Messages that may wait while the task is busy: the bound on held requests.
+const MAILBOX: usize = 1024;
+/// The reason of a MicroVM whose life ended as planned (spec section 15).
+pub(super) const SUCCESS: &str = "Success.";
+
+/// The task's own state.
+pub(crate) struct Task {
+    pub(super) node: Arc<Node>,
+    pub(super) record: MicrovmRecord,
+    pub(super) snapshot: Snapshot,
+    pub(super) guest: Option<Guest>,
+    follower: Option<Follower>,
+    exits: (mpsc::Sender<ExitStatus>, mpsc::Receiver<ExitStatus>),
+    pub(super) mailbox: mpsc::Receiver<Message>,
+    pub(super) terminate: watch::Receiver<bool>,
+    published: watch::Sender<MicrovmRecord>,
+    gate: watch::Sender<Option<Open>>,
+    traffic: Arc<Traffic>,
+    generation: u64,
+}
+
+/// What woke the task.
+enum Event {
+    Message(Message),
+    Exited(ExitStatus),
+    VmmEnded,
+    Due,
+    TerminateAsked,
+    DaemonStops,
+}
+
+impl Task {
+    /// Starts the task of a MicroVM: a new one, or one of a former daemon with the guest that was found again.
+    pub(crate) fn start(node: Arc<Node>, record: MicrovmRecord, snapshot: Snapshot, guest: Option<Guest>) -> Microvm {
+        let (messages, mailbox) = mpsc::channel(MAILBOX);
+        let (published, seen) = watch::channel(record.clone());
+        let (gate, open) = watch::channel(None);
+        let (terminate, terminate_asked) = watch::channel(false);
+        let traffic = Arc::new(Traffic::new());
+        let task = Task {
+            node,
+            record,
+            snapshot,
+            guest,
+            follower: None,
+            exits: mpsc::channel(1),
+            mailbox,
+            terminate: terminate_asked,
+            published,
+            gate,
+            traffic: traffic.clone(),
+            generation: 0,
+        };
+        tokio::spawn(task.run());
+        Microvm { mailbox: messages, record: seen, open, terminate, traffic }
+    }
+
+    async fn run(mut self) {
+        self.begin().await;
+        while self.record.stage != Stage::Terminated {
+            match self.next_event().await {
+                Event::Message(message) => self.receive(message).await,
+                Event::Exited(status) => {
+                    self.apply(Request::Exit, &format!("Container Stopped with Exit Code: {}", status.code())).await;
+                }
+                Event::VmmEnded => self.apply(Request::Exit, "The MicroVM ended unexpectedly.").await,
+                Event::TerminateAsked => self.apply(Request::Terminate, SUCCESS).await,
+                Event::Due => self.act_on_time().await,
+                Event::DaemonStops => return,
+            }
+        }
+    }
+
+    /// Brings a MicroVM on its way, or a former daemon's back to where it was.
+    async fn begin(&mut self) {
+        match self.record.stage {
+            Stage::Pending => self.launch().await,
+            Stage::Running if self.guest.is_none() => self.terminate("The MicroVM ended with its host.").await,
+            Stage::Running => self.open_gate(),
+            // The process still stands: the suspend had not ended, so it is undone.
+            Stage::Suspending => self.undo_suspend().await,
+            Stage::Resuming => self.finish_resume().await,
+            Stage::Terminating => {
+                let reason = self.record.state_reason.clone().unwrap_or_else(|| SUCCESS.into());
+                self.terminate(&reason).await;
+            }
+            Stage::Suspended | Stage::Terminated => {}
+        }
+    }
+
+    async fn next_event(&mut self) -> Event {
+        let due = self.next_due();
+        let vmm = self.guest.as_ref().map(|guest| guest.vm().clone());
+        tokio::select! {
+            biased;
+            _ = self.terminate.wait_for(|asked| *asked) => Event::TerminateAsked,
+            Some(status) = self.exits.1.recv() => Event::Exited(status),
+            () = async { match vmm { Some(vm) => vm.ended().await, None => std::future::pending().await } } => Event::VmmEnded,
+            message = self.mailbox.recv() => message.map_or(Event::DaemonStops, Event::Message),
+            () = sleep_until(due) => Event::Due,
+        }
+    }
+
+    /// The next moment at which time itself asks for something.
+    fn next_due(&self) -> Instant {
+        let mut due = self.at(self.record.started_at, self.record.maximum_duration_seconds);
+        if let Some(policy) = &self.record.idle_policy {
+            if self.record.stage == Stage::Running {
+                due = due.min(self.idle_at(policy.max_idle_duration_seconds));
+            }
+            if let (Stage::Suspended, Some(since)) = (self.record.stage, self.record.suspended_at) {
+                due = due.min(self.at(since, policy.suspended_duration_seconds));
+            }
+        }
+        due
+    }
+
+    async fn act_on_time(&mut self) {
+        let now = Instant::now();
+        if now >= self.at(self.record.started_at, self.record.maximum_duration_seconds) {
+            return self.apply(Request::Expire, SUCCESS).await;
+        }
+        let Some(policy) = self.record.idle_policy else { return };
+        match (self.record.stage, self.record.suspended_at) {
+            (Stage::Running, _) if now >= self.idle_at(policy.max_idle_duration_seconds) => {
+                self.apply(Request::Idle, SUCCESS).await;
+            }
+            (Stage::Suspended, Some(since)) if now >= self.at(since, policy.suspended_duration_seconds) => {
+                self.apply(Request::Expire, SUCCESS).await;
+            }
+            _ => {}
+        }
+    }
+
+    fn idle_at(&self, seconds: u32) -> Instant {
+        self.traffic.idle_at(Duration::from_secs(seconds.into()))
+    }
+
+    /// `seconds` after a moment of the wall clock.
+    fn at(&self, since: Timestamp, seconds: u32) -> Instant {
+        let end = since.plus(Duration::from_secs(seconds.into()));
+        Instant::now() + end.since(Timestamp::now())
+    }
+
+    /// Carries out what time, the guest or a termination asks for.
+    async fn apply(&mut self, request: Request, reason: &str) {
+        match decide(self.record.stage, request, self.record.idle_policy.as_ref()) {
+            Decision::Suspend => self.suspend(None).await,
+            Decision::Terminate => self.terminate(reason).await,
+            Decision::Nothing | Decision::Join | Decision::Refuse(_) | Decision::Open => {}
+            Decision::Resume | Decision::CancelSuspend => {}
+        }
+    }
+
+    pub(super) async fn receive(&mut self, message: Message) {
+        match message {
+            Message::Suspend(reply) => match self.decide(Request::Suspend) {
+                Decision::Suspend => self.suspend(Some(reply)).await,
+                decision => answer(reply, decision, &self.record.id),
+            },
+            Message::Resume(reply) => match self.decide(Request::Resume) {
+                Decision::Resume => {
+                    let _caller_gone = reply.send(self.resume().await);
+                }
+                decision => answer(reply, decision, &self.record.id),
+            },
+            Message::Terminate(reply) => {
+                self.apply(Request::Terminate, SUCCESS).await;
+                let _caller_gone = reply.send(Ok(()));
+            }
+            Message::Enter(reply) => {
+                if self.decide(Request::Enter) == Decision::Resume {
+                    let _gate_tells = self.resume().await;
+                }
+                let open = self.gate.borrow().clone();
+                let _request_gone = reply.send(open.ok_or(GateError::Closed));
+            }
+        }
+    }
+
+    pub(super) fn decide(&self, request: Request) -> Decision {
+        decide(self.record.stage, request, self.record.idle_policy.as_ref())
+    }
+
+    /// Opens the gate and follows the application's output.
+    pub(super) fn open_gate(&mut self) {
+        let Some(guest) = &self.guest else { return };
+        self.generation += 1;
+        self.traffic.touch();
+        self.gate.send_replace(Some(Open { agent: guest.agent().clone(), generation: self.generation }));
+        self.follow_output();
+    }
+
+    pub(super) fn shut_gate(&mut self) {
+        self.gate.send_replace(None);
+    }
+
+    fn follow_output(&mut self) {
+        let Some(guest) = &self.guest else { return };
+        let (agent, from, exits) = (guest.agent().clone(), self.record.output_position, self.exits.0.clone());
+        self.follower = Some(Follower::start(agent, from, log_of(&self.node, &self.record), exits));
+    }
+
+    /// Stops following and remembers how far it went.
+    pub(super) fn stop_following(&mut self) {
+        if let Some(follower) = self.follower.take() {
+            self.record.output_position = follower.stop();
+        }
+    }
+
+    /// Writes the record down, then shows it.
+    pub(super) async fn set(&mut self, stage: Stage) -> Result<(), hearth_state::StateError> {
+        let changed = MicrovmRecord { stage, ..self.record.clone() };
+        self.node.state.put(Table::Microvms, &changed.id, &changed.account, &changed).await?;
+        tracing::info!(microvm = changed.id, from = ?self.record.stage, to = ?stage, "stage");
+        self.record = changed;
+        self.published.send_replace(self.record.clone());
+        Ok(())
+    }
+
+    /// As [`Task::set`] where there is no way back: what cannot be written is reported and shown all the same.
+    pub(super) async fn set_regardless(&mut self, stage: Stage) {
+        if let Err(error) = self.set(stage).await {
+            tracing::error!(microvm = self.record.id, %error, "a stage could not be written down");
+            self.record.stage = stage;
+            self.published.send_replace(self.record.clone());
+        }
+    }
+
+    /// Ends the MicroVM: hook, guest, files.
+    pub(super) async fn terminate(&mut self, reason: &str) {
+        self.shut_gate();
+        let was_running = self.record.stage == Stage::Running;
+        self.record.state_reason = Some(reason.to_owned());
+        self.set_regardless(Stage::Terminating).await;
+        let application_ended = reason != SUCCESS;
+        if let (Some(guest), true, false) = (&self.guest, was_running, application_ended) {
+            if let Some(hook) = enabled(self.record.hooks.as_ref(), HookName::Terminate) {
+                // It is terminated whatever the hook says (spec section 13.3).
+                if let Ok(Err(cause)) | Err(cause) =
+                    hook.call(guest.agent(), String::new()).await.map_err(|error| error.to_string())
+                {
+                    tracing::info!(microvm = self.record.id, cause, "the terminate hook failed");
+                }
+            }
+        }
+        self.drop_guest().await;
+        self.stop_following();
+        let directory = self.node.microvm_directory(&self.record.id);
+        let removed = tokio::task::spawn_blocking(move || hearth_storage::durable::remove_directory(&directory)).await;
+        if let Ok(Err(error)) = removed {
+            tracing::warn!(microvm = self.record.id, %error, "files of a terminated MicroVM stay behind");
+        }
+        self.record.terminated_at = Some(Timestamp::now());
+        self.record.guest = None;
+        self.record.run_hook_payload = None;
+        self.set_regardless(Stage::Terminated).await;
+    }
+
+    /// Ends the guest, also one that is known by its record alone.
+    pub(super) async fn drop_guest(&mut self) {
+        let guest = match (self.guest.take(), &self.record.guest) {
+            (Some(guest), _) => Some(guest),
+            (None, Some(record)) => self.node.host.adopt(record).await.ok().flatten(),
+            (None, None) => None,
+        };
+        if let Some(guest) = guest {
+            guest.destroy().await;
+        }
+    }
+}
+
+/// Answers a request that needs no action of this task now.
+fn answer(reply: oneshot::Sender<Result<(), ApiError>>, decision: Decision, id: &str) {
+    let answer = match decision {
+        Decision::Refuse(refusal) => Err(refusal.error(id)),
+        _ => Ok(()),
+    };
+    let _caller_gone = reply.send(answer);
+}

@@ -1,0 +1,295 @@
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket},
+    sync::Arc,
+    time::Duration,
+};
+
+use hearth_agent_protocol::GATEWAY_ADDRESS;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream, UdpSocket},
+    sync::Semaphore,
+    task::{AbortHandle, JoinSet},
+    time::{sleep, timeout},
+};
+
+use crate::{NetworkError, error::While};
+
+/// Port of DNS (RFC 1035).
+const PORT: u16 = 53;
+/// Length of a DNS header in bytes (RFC 1035, 4.1.1); nothing shorter is a message.
+const HEADER: usize = 12;
+/// How long one name server may take, and how long a TCP client may be silent.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Queries and TCP clients served at once per guest; more are dropped, as the network might.
+const MAX_QUERIES: usize = 64;
+/// How long to wait after a socket failed (out of descriptors, say) before it is used again.
+const BREATHER: Duration = Duration::from_millis(50);
+
+/// The resolver's sockets in a guest's namespace.
+pub(crate) struct Sockets {
+    udp: StdUdpSocket,
+    tcp: StdTcpListener,
+}
+
+impl Sockets {
+    /// Binds in the calling thread's namespace.
+    pub(crate) fn bind() -> Result<Self, NetworkError> {
+        let address = (Ipv4Addr::from(GATEWAY_ADDRESS), PORT);
+        let bind = || -> io::Result<Self> {
+            let sockets = Self {
+                udp: StdUdpSocket::bind(address)?,
+                tcp: StdTcpListener::bind(address)?,
+            };
+            sockets.udp.set_nonblocking(true)?;
+            sockets.tcp.set_nonblocking(true)?;
+            Ok(sockets)
+        };
+        bind().during(|| "opening the resolver's sockets".into())
+    }
+}
+
+/// A guest's resolver: relays DNS messages to the host's name servers, unread but for their header. Ends when dropped.
+pub(crate) struct Resolver(AbortHandle);
+
+impl Resolver {
+    /// Serves the sockets on the current runtime. `upstreams` empty means those of the host.
+    pub(crate) fn start(sockets: Sockets, upstreams: Vec<SocketAddr>) -> Self {
+        let relay = Arc::new(Relay {
+            upstreams,
+            permits: Arc::new(Semaphore::new(MAX_QUERIES)),
+        });
+        let task = tokio::spawn(async move {
+            let serve = async {
+                let udp = Arc::new(UdpSocket::from_std(sockets.udp)?);
+                let tcp = TcpListener::from_std(sockets.tcp)?;
+                tokio::join!(serve_udp(&relay, &udp), serve_tcp(&relay, &tcp));
+                io::Result::Ok(())
+            };
+            if let Err(error) = serve.await {
+                tracing::error!(%error, "a guest's resolver could not be started");
+            }
+        });
+        Self(task.abort_handle())
+    }
+}
+
+impl Drop for Resolver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+struct Relay {
+    upstreams: Vec<SocketAddr>,
+    permits: Arc<Semaphore>,
+}
+
+async fn serve_udp(relay: &Arc<Relay>, socket: &Arc<UdpSocket>) {
+    let mut queries = JoinSet::new();
+    let mut buffer = vec![0; usize::from(u16::MAX)];
+    loop {
+        let (length, from) = match socket.recv_from(&mut buffer).await {
+            Ok(received) => received,
+            Err(_) => {
+                sleep(BREATHER).await;
+                continue;
+            }
+        };
+        while queries.try_join_next().is_some() {}
+        let Ok(permit) = relay.permits.clone().try_acquire_owned() else {
+            continue;
+        };
+        if !is_query(&buffer[..length]) {
+            continue;
+        }
+        let (relay, socket, query) = (relay.clone(), socket.clone(), buffer[..length].to_vec());
+        queries.spawn(async move {
+            let _permit = permit;
+            let answer = relay.answer(&query, ask_udp).await;
+            // A guest that is gone does not miss its answer.
+            let _ = socket.send_to(&answer, from).await;
+        });
+    }
+}
+
+async fn serve_tcp(relay: &Arc<Relay>, listener: &TcpListener) {
+    let mut clients = JoinSet::new();
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            sleep(BREATHER).await;
+            continue;
+        };
+        while clients.try_join_next().is_some() {}
+        let Ok(permit) = relay.permits.clone().try_acquire_owned() else {
+            continue;
+        };
+        let relay = relay.clone();
+        clients.spawn(async move {
+            let _permit = permit;
+            // A client that breaks off, falls silent or sends no DNS loses its connection, and that is all.
+            let _ = serve_client(&relay, stream).await;
+        });
+    }
+}
+
+async fn serve_client(relay: &Relay, mut stream: TcpStream) -> io::Result<()> {
+    loop {
+        let query = timeout(PATIENCE, read_message(&mut stream)).await??;
+        if !is_query(&query) {
+            return Ok(());
+        }
+        let answer = relay.answer(&query, ask_tcp).await;
+        timeout(PATIENCE, write_message(&mut stream, &answer)).await??;
+    }
+}
+
+impl Relay {
+    /// Asks one name server after the other; when none answers, says so.
+    async fn answer<F: Future<Output = io::Result<Vec<u8>>>>(
+        &self,
+        query: &[u8],
+        ask: impl Fn(SocketAddr, Vec<u8>) -> F,
+    ) -> Vec<u8> {
+        for upstream in self.upstreams().await {
+            match timeout(PATIENCE, ask(upstream, query.to_vec())).await {
+                Ok(Ok(answer)) => return answer,
+                Ok(Err(error)) => tracing::debug!(%upstream, %error, "name server failed"),
+                Err(_) => tracing::debug!(%upstream, "name server did not answer in time"),
+            }
+        }
+        server_failure(query)
+    }
+
+    /// The host's are read anew each time: they change when a machine changes networks.
+    async fn upstreams(&self) -> Vec<SocketAddr> {
+        if !self.upstreams.is_empty() {
+            return self.upstreams.clone();
+        }
+        match tokio::fs::read_to_string("/etc/resolv.conf").await {
+            Ok(text) => name_servers(&text),
+            Err(error) => {
+                tracing::warn!(%error, "/etc/resolv.conf could not be read");
+                Vec::new()
+            }
+        }
+    }
+}
+
+/// Over a socket of its own, whose random port a forger would have to guess together with the query's number.
+async fn ask_udp(upstream: SocketAddr, query: Vec<u8>) -> io::Result<Vec<u8>> {
+    let socket = UdpSocket::bind(any_address(upstream)).await?;
+    socket.connect(upstream).await?;
+    socket.send(&query).await?;
+    let mut answer = vec![0; usize::from(u16::MAX)];
+    loop {
+        let length = socket.recv(&mut answer).await?;
+        if is_answer(&answer[..length], &query) {
+            answer.truncate(length);
+            return Ok(answer);
+        }
+    }
+}
+
+async fn ask_tcp(upstream: SocketAddr, query: Vec<u8>) -> io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(upstream).await?;
+    write_message(&mut stream, &query).await?;
+    let answer = read_message(&mut stream).await?;
+    if is_answer(&answer, &query) {
+        Ok(answer)
+    } else {
+        Err(io::ErrorKind::InvalidData.into())
+    }
+}
+
+async fn read_message(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut message = vec![0; usize::from(stream.read_u16().await?)];
+    stream.read_exact(&mut message).await?;
+    Ok(message)
+}
+
+async fn write_message(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
+    let length = u16::try_from(message.len()).map_err(|_| io::ErrorKind::InvalidData)?;
+    stream.write_all(&[&length.to_be_bytes(), message].concat()).await
+}
+
+fn any_address(of_family: SocketAddr) -> SocketAddr {
+    match of_family {
+        SocketAddr::V4(_) => ([0; 4], 0).into(),
+        SocketAddr::V6(_) => ([0u16; 8], 0).into(),
+    }
+}
+
+fn is_query(message: &[u8]) -> bool {
+    message.len() >= HEADER && message[2] & 0x80 == 0
+}
+
+fn is_answer(message: &[u8], query: &[u8]) -> bool {
+    message.len() >= HEADER && message[2] & 0x80 != 0 && message[..2] == query[..2]
+}
+
+/// The query turned into an answer with the code SERVFAIL (RFC 1035, 4.1.1).
+fn server_failure(query: &[u8]) -> Vec<u8> {
+    let mut answer = query.to_vec();
+    answer[2] |= 0x80;
+    answer[3] = 0x82;
+    answer
+}
+
+/// The `nameserver` lines of a resolv.conf(5).
+fn name_servers(text: &str) -> Vec<SocketAddr> {
+    let address = |line: &str| -> Option<SocketAddr> {
+        let mut words = line.split_whitespace();
+        let address = words
+            .next()
+            .filter(|word| *word == "nameserver")
+            .and_then(|_| words.next())?;
+        Some((address.parse::<IpAddr>().ok()?, PORT).into())
+    };
+    text.lines().filter_map(address).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn name_servers_are_read_from_resolv_conf() {
+        let text =
+            "# nameserver 9.9.9.9\nsearch x\nnameserver 10.0.0.1\n nameserver\t::1 \nnameserver nonsense\n";
+        assert_eq!(
+            name_servers(text),
+            [
+                "10.0.0.1:53".parse().expect("v4"),
+                "[::1]:53".parse().expect("v6")
+            ]
+        );
+    }
+
+    #[test]
+    fn an_answer_must_carry_the_number_of_its_query() {
+        let query = [1, 2, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        let mut answer = query;
+        assert!(is_query(&query) && !is_answer(&answer, &query));
+        answer[2] |= 0x80;
+        assert!(!is_query(&answer) && is_answer(&answer, &query));
+        answer[0] = 9;
+        assert!(!is_answer(&answer, &query));
+    }
+
+    proptest! {
+        #[test]
+        fn no_message_of_a_guest_upsets_the_relay(message in proptest::collection::vec(any::<u8>(), 0..64)) {
+            if is_query(&message) {
+                let failure = server_failure(&message);
+                prop_assert!(is_answer(&failure, &message));
+                prop_assert_eq!(failure[3] & 0x0f, 2);
+            } else {
+                prop_assert!(message.len() < HEADER || message[2] >= 0x80);
+            }
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! What every VMM must be able to do.
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::process::ProcessRecord;
+
+/// How guest code is executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Acceleration {
+    /// Hardware virtualization.
+    Kvm,
+    /// Translation in software.
+    Tcg,
+}
+
+/// Everything that must be the same for a snapshot to load. Stored in each snapshot's manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Platform {
+    /// Name of the driver.
+    pub driver: String,
+    /// Version of the VMM.
+    pub version: String,
+    /// How guest code is executed.
+    pub acceleration: Acceleration,
+    /// The VMM's versioned machine type.
+    pub machine: String,
+    /// The guest's CPU model.
+    pub cpu: String,
+}
+
+/// Guest memory: a file mapped at guest address 0.
+#[derive(Debug, Clone)]
+pub struct Memory {
+    /// The file; as long as the guest's memory.
+    pub path: PathBuf,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// `true` while an image is made: the guest writes the file. `false` for its clones: their writes stay private.
+    pub shared: bool,
+}
+
+/// A raw disk.
+#[derive(Debug, Clone)]
+pub struct Disk {
+    /// The file; `None` for a disk that is attached before the guest first runs.
+    pub path: Option<PathBuf>,
+    /// Size in bytes, as the guest sees it.
+    pub bytes: u64,
+    /// Whether the guest may not write.
+    pub read_only: bool,
+}
+
+/// What a cold boot starts.
+#[derive(Debug, Clone)]
+pub struct Kernel {
+    /// Kernel image.
+    pub image: PathBuf,
+    /// Initial file system, with the agent.
+    pub initramfs: PathBuf,
+}
+
+/// One VMM process to start.
+#[derive(Debug)]
+pub struct Machine {
+    /// Directory of the process's own files, made by the caller: control socket, saved state, log. Short (< 90 bytes).
+    pub directory: PathBuf,
+    /// The unprivileged user it runs as; owns `directory`.
+    pub user_id: u32,
+    /// Group that may read images and kernels.
+    pub group_id: u32,
+    /// Number of virtual CPUs.
+    pub vcpus: u32,
+    /// Guest memory.
+    pub memory: Memory,
+    /// In the guest's order: root, scratch, then more.
+    pub disks: Vec<Disk>,
+    /// The tap device, opened.
+    pub tap: OwnedFd,
+    /// The guest's MAC address.
+    pub mac: [u8; 6],
+    /// `Some`: a cold boot. `None`: waits for [`Vm::restore`].
+    pub boot: Option<Kernel>,
+}
+
+/// Why a VMM did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum VmmError {
+    /// The VMM's program could not be started.
+    #[error("cannot start {program}: {source}. Install it, or name its path in the configuration")]
+    Start {
+        /// The program.
+        program: String,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The VMM process ended; the text is the end of its log.
+    #[error("the VMM process ended: {0}")]
+    Ended(String),
+    /// The VMM refused a command.
+    #[error("the VMM refused {command}: {cause}")]
+    Refused {
+        /// The command's name.
+        command: &'static str,
+        /// The VMM's own words.
+        cause: String,
+    },
+    /// A snapshot of another platform.
+    #[error("snapshot was made by {found:?}, this node has {expected:?}; build the image again")]
+    Platform {
+        /// In the snapshot.
+        found: Box<Platform>,
+        /// On this node.
+        expected: Box<Platform>,
+    },
+    /// A file that is not what it should be.
+    #[error("{path}: {cause}")]
+    BadFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        cause: String,
+    },
+    /// The system refused.
+    #[error("{context}: {source}")]
+    Io {
+        /// What was tried.
+        context: String,
+        /// The system's error.
+        source: io::Error,
+    },
+}
+
+impl VmmError {
+    /// Wraps a system error with what was tried.
+    pub fn io(context: impl Into<String>) -> impl FnOnce(io::Error) -> VmmError {
+        let context = context.into();
+        move |source| VmmError::Io { context, source }
+    }
+
+    /// Whether the disk is full: the one failure of a suspend that the operator can mend.
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, VmmError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
+    }
+}
+
+/// One VMM.
+#[async_trait]
+pub trait Driver: Send + Sync + 'static {
+    /// What snapshots made by this driver depend on.
+    fn platform(&self) -> &Platform;
+
+    /// Starts a process. A cold boot runs at once; otherwise the process is ready for [`Vm::restore`].
+    async fn start(&self, machine: Machine) -> Result<Arc<dyn Vm>, VmmError>;
+
+    /// Finds a process again that a former daemon started; `None` when it is gone.
+    async fn adopt(&self, directory: &Path, process: &ProcessRecord) -> Result<Option<Arc<dyn Vm>>, VmmError>;
+}
+
+/// Whether the guest's CPUs run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Execution {
+    /// They run.
+    Running,
+    /// They stand still; memory and device state do not change.
+    Paused,
+}
+
+/// One VMM process and its guest.
+#[async_trait]
+pub trait Vm: Send + Sync + 'static {
+    /// Pid and start time, to be written down before the guest runs.
+    fn process(&self) -> &ProcessRecord;
+
+    /// Gives a disk that was started without a file its file.
+    async fn attach_disk(&self, index: usize, path: &Path) -> Result<(), VmmError>;
+
+    /// Writes the delta (if any) into guest memory, loads device state and lets the guest run. Returns when it runs.
+    async fn restore(&self, device_state: &Path, delta: Option<&Path>) -> Result<(), VmmError>;
+
+    /// Stops the CPUs and waits until no device writes any more.
+    async fn pause(&self) -> Result<(), VmmError>;
+
+    /// Lets the CPUs run on.
+    async fn resume(&self) -> Result<(), VmmError>;
+
+    /// Whether the CPUs run.
+    async fn execution(&self) -> Result<Execution, VmmError>;
+
+    /// Saves the device state of a paused guest to a new file at `to`, durably.
+    async fn save_device_state(&self, to: &Path) -> Result<(), VmmError>;
+
+    /// Saves the pages a paused guest has written since it was restored from `base` to a new file at `to`, durably.
+    async fn save_delta(&self, base: &Path, to: &Path) -> Result<crate::memory::DeltaSummary, VmmError>;
+
+    /// The end of the VMM's own log and of the guest's console, for a failed build's log.
+    async fn last_words(&self) -> String;
+
+    /// Returns when the process has ended.
+    async fn ended(&self);
+
+    /// Ends the process and waits until it is gone.
+    async fn kill(&self);
+}

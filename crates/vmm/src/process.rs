@@ -1,0 +1,124 @@
+//! A VMM process that outlives the daemon: named by pid and start time, watched by a pidfd.
+
+use std::{io, os::fd::OwnedFd, sync::Arc};
+
+use nix::sys::{signal::Signal, wait};
+use serde::{Deserialize, Serialize};
+use tokio::io::{Interest, unix::AsyncFd};
+
+/// A process, told apart from a later one with the same pid by its start time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProcessRecord {
+    /// Process id.
+    pub pid: i32,
+    /// Clock ticks after boot, field 22 of `/proc/PID/stat`.
+    pub start_ticks: u64,
+}
+
+impl ProcessRecord {
+    /// Reads the record of a live process.
+    pub fn of(pid: i32) -> io::Result<ProcessRecord> {
+        let stat = procfs::process::Process::new(pid).and_then(|process| process.stat()).map_err(io::Error::other)?;
+        Ok(ProcessRecord { pid, start_ticks: stat.starttime })
+    }
+
+    /// Whether this very process is alive (a zombie is not).
+    pub fn is_alive(&self) -> bool {
+        procfs::process::Process::new(self.pid)
+            .and_then(|process| process.stat())
+            .is_ok_and(|stat| stat.starttime == self.start_ticks && !matches!(stat.state, 'Z' | 'X'))
+    }
+}
+
+/// A watched process: ours by birth, or found again.
+#[derive(Debug, Clone)]
+pub struct Process {
+    record: ProcessRecord,
+    pidfd: Arc<AsyncFd<OwnedFd>>,
+}
+
+impl Process {
+    /// Watches a live process; `None` when it has ended.
+    pub fn watch(record: ProcessRecord) -> io::Result<Option<Process>> {
+        let pidfd = match pidfd_open(record.pid) {
+            Ok(pidfd) => pidfd,
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        // The pidfd pins the process: a check made after it was opened holds.
+        if !record.is_alive() {
+            return Ok(None);
+        }
+        // SAFETY: the AsyncFd owns the descriptor, whose number therefore stays open and the same until it is dropped.
+        let pidfd = Arc::new(unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?);
+        Ok(Some(Process { record, pidfd }))
+    }
+
+    /// Pid and start time.
+    pub fn record(&self) -> &ProcessRecord {
+        &self.record
+    }
+
+    /// Returns when the process has ended; reaps it when it is our child.
+    pub async fn ended(&self) {
+        // A pidfd turns readable when its process ends, and stays so.
+        let _ready = self.pidfd.readable().await;
+        let pid = nix::unistd::Pid::from_raw(self.record.pid);
+        let _not_ours_or_reaped = wait::waitpid(pid, Some(wait::WaitPidFlag::WNOHANG));
+    }
+
+    /// Ends the process and waits until it is gone.
+    pub async fn kill(&self) {
+        pidfd_send_signal(self.pidfd.get_ref(), Signal::SIGKILL);
+        self.ended().await;
+    }
+}
+
+fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
+    use std::os::fd::FromRawFd;
+    // SAFETY: takes two integers; a result >= 0 is a new descriptor that nobody else owns.
+    unsafe {
+        match libc::syscall(libc::SYS_pidfd_open, pid, 0) {
+            fd if fd >= 0 => Ok(OwnedFd::from_raw_fd(fd as i32)),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+fn pidfd_send_signal(pidfd: &OwnedFd, signal: Signal) {
+    use std::os::fd::AsRawFd;
+    // SAFETY: the descriptor is open for the call's length; a null siginfo is allowed. It can only fail when the process is gone.
+    unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal as i32,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_child_is_watched_ended_and_reaped() {
+        let child = std::process::Command::new("sleep").arg("60").spawn().expect("sleep starts");
+        let record = ProcessRecord::of(child.id() as i32).expect("alive");
+        let process = Process::watch(record.clone()).expect("pidfd").expect("alive");
+        assert!(record.is_alive());
+        process.kill().await;
+        assert!(!record.is_alive());
+        assert!(Process::watch(record).expect("no error").is_none());
+    }
+
+    #[tokio::test]
+    async fn another_process_with_the_same_pid_is_not_adopted() {
+        let own = ProcessRecord::of(std::process::id() as i32).expect("alive");
+        let impostor = ProcessRecord { start_ticks: own.start_ticks + 1, ..own };
+        assert!(Process::watch(impostor).expect("no error").is_none());
+    }
+}

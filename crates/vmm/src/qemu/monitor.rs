@@ -1,0 +1,139 @@
+//! QMP: one connection to one QEMU process.
+
+use std::{path::Path, time::Duration};
+
+use futures::StreamExt;
+use qapi::{
+    futures::{QapiService, QmpStreamTokio},
+    qmp,
+};
+use serde::Serialize;
+use tokio::{
+    io::{ReadHalf, WriteHalf},
+    net::UnixStream,
+    sync::watch,
+};
+
+use crate::driver::VmmError;
+
+/// Commands and the one event that matters: the guest runs.
+pub(super) struct Monitor {
+    service: QapiService<QmpStreamTokio<WriteHalf<UnixStream>>>,
+    /// Number of times the guest was seen to start or go on.
+    resumed: watch::Receiver<u64>,
+}
+
+impl Monitor {
+    /// Connects to a process that is starting (the socket may not be there yet) or runs already.
+    pub(super) async fn connect(socket: &Path) -> Result<Monitor, VmmError> {
+        let stream = connect_when_there(socket).await.map_err(VmmError::io("connecting to the VMM's control socket"))?;
+        let (read, write): (ReadHalf<_>, WriteHalf<_>) = tokio::io::split(stream);
+        let stream = QmpStreamTokio::open_split(read, write)
+            .await
+            .map_err(VmmError::io("greeting on the VMM's control socket"))?
+            .negotiate()
+            .await
+            .map_err(VmmError::io("negotiating on the VMM's control socket"))?;
+        let (service, mut events) = stream.into_parts();
+        let (resumes, resumed) = watch::channel(0);
+        tokio::spawn(async move {
+            while let Some(Ok(event)) = events.next().await {
+                if matches!(event, qmp::Event::RESUME { .. }) {
+                    resumes.send_modify(|count| *count += 1);
+                }
+            }
+        });
+        Ok(Monitor { service, resumed })
+    }
+
+    /// Carries out one command.
+    pub(super) async fn execute<C: qmp::QmpCommand>(&self, command: C) -> Result<C::Ok, VmmError> {
+        self.service
+            .execute(command)
+            .await
+            .map_err(|error| VmmError::Refused { command: C::NAME, cause: error.to_string() })
+    }
+
+    /// A mark to wait from; see [`Monitor::resumed_since`].
+    pub(super) fn resume_mark(&self) -> u64 {
+        *self.resumed.borrow()
+    }
+
+    /// Waits until the guest was seen to run after the mark. `false` when the connection ended instead.
+    pub(super) async fn resumed_since(&self, mark: u64) -> bool {
+        self.resumed.clone().wait_for(|count| *count > mark).await.is_ok()
+    }
+}
+
+/// The socket appears some milliseconds after the process; it is there long before half a minute on any machine.
+async fn connect_when_there(socket: &Path) -> std::io::Result<UnixStream> {
+    let mut left = 6000;
+    loop {
+        match UnixStream::connect(socket).await {
+            Err(error) if left > 0 && matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused) => {
+                left -= 1;
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// `blockdev-add` of a file; the typed one of the library knows every driver, this one ours.
+#[derive(Debug, Serialize)]
+pub(super) struct AddFileNode {
+    driver: &'static str,
+    #[serde(rename = "node-name")]
+    node_name: String,
+    filename: String,
+    #[serde(rename = "read-only")]
+    read_only: bool,
+    locking: &'static str,
+    discard: &'static str,
+}
+
+impl AddFileNode {
+    pub(super) fn new(node_name: String, path: &Path, read_only: bool) -> AddFileNode {
+        let filename = path.display().to_string();
+        AddFileNode { driver: "file", node_name, filename, read_only, locking: "off", discard: "unmap" }
+    }
+}
+
+impl qapi::Command for AddFileNode {
+    const NAME: &'static str = "blockdev-add";
+    const ALLOW_OOB: bool = false;
+    type Ok = qapi::Empty;
+}
+
+impl qmp::QmpCommand for AddFileNode {}
+
+/// `blockdev-reopen` of a raw node on another file node.
+#[derive(Debug, Serialize)]
+pub(super) struct ReopenRawNode {
+    options: [RawNode; 1],
+}
+
+#[derive(Debug, Serialize)]
+struct RawNode {
+    driver: &'static str,
+    #[serde(rename = "node-name")]
+    node_name: String,
+    file: String,
+    #[serde(rename = "read-only")]
+    read_only: bool,
+    discard: &'static str,
+}
+
+impl ReopenRawNode {
+    pub(super) fn new(node_name: String, file: String, read_only: bool) -> ReopenRawNode {
+        ReopenRawNode { options: [RawNode { driver: "raw", node_name, file, read_only, discard: "unmap" }] }
+    }
+}
+
+impl qapi::Command for ReopenRawNode {
+    const NAME: &'static str = "blockdev-reopen";
+    const ALLOW_OOB: bool = false;
+    type Ok = qapi::Empty;
+}
+
+impl qmp::QmpCommand for ReopenRawNode {}

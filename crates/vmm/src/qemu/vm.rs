@@ -1,0 +1,203 @@
+//! One QEMU process.
+
+use std::{
+    fs::File,
+    io::{self, Read, Seek, SeekFrom, Write},
+    os::{fd::OwnedFd, unix::fs::OpenOptionsExt, unix::net::UnixStream},
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
+
+use async_trait::async_trait;
+use qapi::qmp;
+
+use super::{
+    Qemu, command,
+    monitor::{AddFileNode, Monitor, ReopenRawNode},
+};
+use crate::{
+    driver::{Disk, Execution, Machine, Vm, VmmError},
+    memory::{DeltaReader, DeltaSummary, GuestSpace, save_delta},
+    process::{Process, ProcessRecord},
+};
+
+/// Longest device state that is taken over from a VMM process; ours are under 200 KB.
+const MAX_DEVICE_STATE_BYTES: u64 = 64 << 20;
+/// What the process writes its device state to, in its own directory.
+const STATE_FILE: &str = "device-state";
+
+pub(super) struct QemuVm {
+    directory: PathBuf,
+    process: Process,
+    monitor: Monitor,
+    /// The base of guest memory and our end of the socket for device state, until the guest was restored.
+    fresh: Mutex<Option<(PathBuf, UnixStream)>>,
+    disks: Vec<Disk>,
+}
+
+impl QemuVm {
+    pub(super) async fn start(qemu: &Qemu, machine: Machine) -> Result<QemuVm, VmmError> {
+        let (ours, theirs) = UnixStream::pair().map_err(VmmError::io("making a socket pair"))?;
+        let theirs = OwnedFd::from(theirs);
+        let mut command = command::build(qemu, &machine, &theirs)?;
+        // Forking takes long in a large process: not on the executor's threads.
+        let (child, theirs) = tokio::task::spawn_blocking(move || (command.spawn(), theirs))
+            .await
+            .map_err(|error| VmmError::Ended(error.to_string()))?;
+        drop(theirs);
+        let child = child.map_err(|source| VmmError::Start { program: qemu.program.display().to_string(), source })?;
+        let ended = || VmmError::Ended(read_tail(&machine.directory.join(command::LOG)));
+        let record = ProcessRecord::of(child.id() as i32).map_err(|_| ended())?;
+        let process = Process::watch(record).map_err(VmmError::io("watching a VMM process"))?.ok_or_else(ended)?;
+        let socket = machine.directory.join(command::CONTROL_SOCKET);
+        let monitor = tokio::select! {
+            monitor = Monitor::connect(&socket) => monitor,
+            () = process.ended() => Err(ended()),
+        };
+        let monitor = match monitor {
+            Ok(monitor) => monitor,
+            Err(error) => {
+                process.kill().await;
+                return Err(error);
+            }
+        };
+        let fresh = machine.boot.is_none().then_some((machine.memory.path, ours));
+        Ok(QemuVm { directory: machine.directory, process, monitor, fresh: Mutex::new(fresh), disks: machine.disks })
+    }
+
+    pub(super) async fn adopt(directory: &Path, process: Process) -> Result<QemuVm, VmmError> {
+        let monitor = Monitor::connect(&directory.join(command::CONTROL_SOCKET)).await?;
+        Ok(QemuVm { directory: directory.to_owned(), process, monitor, fresh: Mutex::new(None), disks: Vec::new() })
+    }
+
+    fn log(&self) -> String {
+        read_tail(&self.directory.join(command::LOG))
+    }
+}
+
+#[async_trait]
+impl Vm for QemuVm {
+    fn process(&self) -> &ProcessRecord {
+        self.process.record()
+    }
+
+    async fn attach_disk(&self, index: usize, path: &Path) -> Result<(), VmmError> {
+        let read_only = self.disks.get(index).is_some_and(|disk| disk.read_only);
+        let file = format!("attached{index}");
+        self.monitor.execute(AddFileNode::new(file.clone(), path, read_only)).await?;
+        self.monitor.execute(ReopenRawNode::new(format!("disk{index}"), file, read_only)).await?;
+        Ok(())
+    }
+
+    async fn restore(&self, device_state: &Path, delta: Option<&Path>) -> Result<(), VmmError> {
+        let fresh = self.fresh.lock().expect("no holder panics").take();
+        let (base, socket) = fresh.ok_or_else(|| VmmError::Ended("the guest has run already".into()))?;
+        let pid = self.process.record().pid;
+        let (state, delta) = (device_state.to_owned(), delta.map(Path::to_owned));
+        let prepared = tokio::task::spawn_blocking(move || {
+            if let Some(delta) = delta {
+                DeltaReader::open(&delta)?.write_into(&GuestSpace::find(pid, &base)?)?;
+            }
+            std::fs::read(state)
+        });
+        let uri = Some(format!("fd:{}", command::STATE_FD));
+        let state = prepared.await.map_err(io::Error::other).flatten().map_err(VmmError::io("restoring guest memory"))?;
+        let mark = self.monitor.resume_mark();
+        self.monitor.execute(qmp::migrate_incoming { channels: None, exit_on_error: None, uri }).await?;
+        let fed = tokio::task::spawn_blocking(move || {
+            let mut socket = socket;
+            socket.write_all(&state)
+        });
+        tokio::select! {
+            resumed = async {
+                fed.await.map_err(io::Error::other).flatten().map_err(VmmError::io("sending device state"))?;
+                Ok::<bool, VmmError>(self.monitor.resumed_since(mark).await)
+            } => match resumed {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(VmmError::Ended(self.log())),
+                Err(error) => Err(error),
+            },
+            () = self.process.ended() => Err(VmmError::Ended(self.log())),
+        }
+    }
+
+    async fn pause(&self) -> Result<(), VmmError> {
+        self.monitor.execute(qmp::stop {}).await.map(drop)
+    }
+
+    async fn resume(&self) -> Result<(), VmmError> {
+        self.monitor.execute(qmp::cont {}).await.map(drop)
+    }
+
+    async fn execution(&self) -> Result<Execution, VmmError> {
+        let status = self.monitor.execute(qmp::query_status {}).await?;
+        Ok(if status.running { Execution::Running } else { Execution::Paused })
+    }
+
+    async fn save_device_state(&self, to: &Path) -> Result<(), VmmError> {
+        let own = self.directory.join(STATE_FILE);
+        match std::fs::remove_file(&own) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(VmmError::io("clearing old device state")(error)),
+            _ => {}
+        }
+        self.monitor
+            .execute(qmp::xen_save_devices_state { live: Some(false), filename: STATE_FILE.into() })
+            .await?;
+        let to = to.to_owned();
+        tokio::task::spawn_blocking(move || take_over(&own, &to))
+            .await
+            .map_err(io::Error::other)
+            .flatten()
+            .map_err(VmmError::io("saving device state"))
+    }
+
+    async fn save_delta(&self, base: &Path, to: &Path) -> Result<DeltaSummary, VmmError> {
+        let (pid, base, to) = (self.process.record().pid, base.to_owned(), to.to_owned());
+        tokio::task::spawn_blocking(move || save_delta(&GuestSpace::find(pid, &base)?, &base, &to))
+            .await
+            .map_err(io::Error::other)
+            .flatten()
+            .map_err(VmmError::io("saving the delta"))
+    }
+
+    async fn last_words(&self) -> String {
+        let console = read_tail(&self.directory.join(command::CONSOLE));
+        format!("{}{console}", self.log())
+    }
+
+    async fn ended(&self) {
+        self.process.ended().await;
+    }
+
+    async fn kill(&self) {
+        self.process.kill().await;
+    }
+}
+
+/// Copies a file that the VMM process wrote (and may still tamper with) into a place of our own, durably.
+fn take_over(own: &Path, to: &Path) -> io::Result<()> {
+    let from = File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(own)?;
+    if !from.metadata()?.is_file() {
+        return Err(io::Error::other("the VMM's device state is no regular file"));
+    }
+    let mut file = File::create_new(to)?;
+    let copied = io::copy(&mut from.take(MAX_DEVICE_STATE_BYTES + 1), &mut file)?;
+    if copied > MAX_DEVICE_STATE_BYTES {
+        return Err(io::Error::other("the VMM's device state is too large"));
+    }
+    file.sync_all()?;
+    std::fs::remove_file(own)
+}
+
+/// The last 4 KiB of a log, as text.
+fn read_tail(path: &Path) -> String {
+    let read = || -> io::Result<String> {
+        let mut file = File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(4096)))?;
+        let mut tail = Vec::new();
+        file.take(4096).read_to_end(&mut tail)?;
+        Ok(String::from_utf8_lossy(&tail).trim().to_owned())
+    };
+    read().unwrap_or_default()
+}

@@ -1,0 +1,179 @@
+//! The recorded error texts of spec 4.5, each once; clients match on them.
+
+use std::fmt::Display;
+
+use crate::{ApiError, ErrorKind, enums::MicrovmImageState};
+
+/// The memory tiers of spec 10, in MiB.
+pub const MEMORY_TIERS_MIB: [i32; 5] = [512, 1024, 2048, 4096, 8192];
+
+/// The name is taken, also while its image is being deleted.
+pub fn image_exists(name: &str) -> ApiError {
+    ApiError::validation(format!(
+        "A MicroVM image with the name '{name}' already exists in this account"
+    ))
+}
+
+/// No such version of the managed base image.
+pub fn unknown_base_version(base_arn: impl Display, version: &str) -> ApiError {
+    ApiError::validation(format!(
+        "No managed MicroVM Image with arn {base_arn} and version {version} is available"
+    ))
+}
+
+/// The memory size is none of [`MEMORY_TIERS_MIB`].
+pub fn unsupported_memory(mib: i32, base_arn: impl Display) -> ApiError {
+    ApiError::validation(format!(
+        "The requested memory size of {mib} MiB is not supported by base MicroVM image {base_arn}. Supported memory \
+         sizes in MiB are: {MEMORY_TIERS_MIB:?}."
+    ))
+}
+
+/// The code artifact is not in S3.
+pub fn not_an_s3_uri() -> ApiError {
+    ApiError::validation("CodeArtifact URI must be a valid S3 URI in the format: s3://<bucket>/<key>")
+}
+
+/// A runtime hook is enabled but `ready` is not.
+pub fn ready_hook_required() -> ApiError {
+    ApiError::validation(
+        "The ready (/ready) MicroVM image hook must be enabled when any MicroVM lifecycle hook (run, resume, suspend, \
+         or terminate) is enabled. It tells the service when the application is able to answer hooks.",
+    )
+}
+
+/// A payload for an image whose run hook is off.
+pub fn run_hook_required() -> ApiError {
+    ApiError::validation("The run hook must be enabled in the MicroVM image to pass the run hook payload.")
+}
+
+/// An environment variable the service sets itself (spec 6).
+pub fn reserved_environment_variable(key: &str) -> ApiError {
+    ApiError::validation(format!(
+        "The environment variable key {key} is reserved and cannot be set on a MicroVM image."
+    ))
+}
+
+/// No such image.
+pub fn image_not_found(arn: impl Display) -> ApiError {
+    ApiError::not_found(format!("MicroVMImage not found for MicroVMImageID: {arn}"))
+}
+
+/// No such version, or no such image on a version's route.
+pub fn version_not_found(arn: impl Display, version: &str) -> ApiError {
+    ApiError::not_found(format!(
+        "MicroVMImage not found for MicroVMImage: {arn}, Version: {version}"
+    ))
+}
+
+/// No such build of a version.
+pub fn build_not_found(arn: impl Display, version: &str, build_id: &str) -> ApiError {
+    ApiError::not_found(format!(
+        "MicroVMImage build not found for MicroVMImage: {arn}, Version: {version}, BuildId: {build_id}"
+    ))
+}
+
+/// RunMicrovm without a version: the image is missing or has no usable version.
+pub fn no_active_version(arn: impl Display) -> ApiError {
+    ApiError::not_found(format!("No active version found for MicroVM image {arn}"))
+}
+
+/// RunMicrovm with a version that is missing or not usable.
+pub fn version_not_active(arn: impl Display, version: &str) -> ApiError {
+    ApiError::not_found(format!(
+        "No active version found for MicroVM image {arn} and version {version}"
+    ))
+}
+
+/// No such MicroVM.
+pub fn microvm_not_found(id: &str) -> ApiError {
+    ApiError::not_found(format!("MicroVM not found: {id}"))
+}
+
+/// A change asked of a terminated MicroVM.
+pub fn microvm_terminated(id: &str) -> ApiError {
+    ApiError::validation(format!(
+        "The MicroVM {id} has been terminated and its state cannot be changed."
+    ))
+}
+
+/// A change of an image that is being changed.
+pub fn image_busy(state: MicrovmImageState) -> ApiError {
+    ApiError::conflict(format!("MicroVM Image is already in state: {state}"))
+}
+
+/// Deletion of an image that MicroVMs still use.
+pub fn image_in_use() -> ApiError {
+    ApiError::validation("Cannot delete microvm image with running microvms.")
+}
+
+/// Deletion of an image that is being built or changed.
+pub fn image_not_deletable(state: MicrovmImageState) -> ApiError {
+    ApiError::validation(format!(
+        "Cannot delete MicroVM image in its current state: {state}"
+    ))
+}
+
+/// Deletion of an image's only version.
+pub fn last_version() -> ApiError {
+    ApiError::validation("This is the last version. Please delete the entire image")
+}
+
+/// A managed connector that does not exist.
+pub fn unrecognized_connector(arn: impl Display) -> ApiError {
+    ApiError::validation(format!("Unrecognized managed network connector ARN: {arn}"))
+}
+
+/// A connector that is not named by an ARN.
+pub fn malformed_connector() -> ApiError {
+    ApiError::validation("Malformed network connector ARN")
+}
+
+/// A shell token for a MicroVM without shell ingress.
+pub fn shell_ingress_required() -> ApiError {
+    ApiError::validation(
+        "Shell access requires SHELL_INGRESS network connector to be configured on the MicroVM.",
+    )
+}
+
+/// A shell token for a MicroVM with a forbidden combination of ingress connectors.
+pub fn all_ingress_combined() -> ApiError {
+    ApiError::validation(
+        "ALL_INGRESS cannot be combined with other ingress network connectors; use HTTP_INGRESS and/or SHELL_INGRESS \
+         instead",
+    )
+}
+
+/// A token that would live longer than `maximum` minutes.
+pub fn token_expiry_too_long(minutes: u32, maximum: u32) -> ApiError {
+    ApiError::validation(format!(
+        "ExpirationMinutes {minutes} exceeded max allowed of {maximum}."
+    ))
+}
+
+/// A port range whose end is before its start (spec 19).
+pub fn reversed_port_range(start: u16, end: u16) -> ApiError {
+    ApiError::validation(format!(
+        "The start port {start} of a port range must not exceed its end port {end}."
+    ))
+}
+
+/// The account's memory quota is used up.
+pub fn memory_exhausted() -> ApiError {
+    ApiError::quota("The base maximum allocated memory limit has been reached for this account.")
+}
+
+/// The same client token came with another request before.
+pub fn client_token_reused() -> ApiError {
+    ApiError::conflict("The client token was already used with different request parameters.")
+}
+
+/// A page token that this service did not make, or made for another request.
+pub fn invalid_next_token() -> ApiError {
+    ApiError::silent(ErrorKind::Validation)
+}
+
+/// An image identifier that is no ARN, on image operations.
+pub fn invalid_arn(value: &str) -> ApiError {
+    ApiError::validation(format!("Invalid ARN format: {value}"))
+}

@@ -1,0 +1,66 @@
+"""A code interpreter for one MicroVM: posted Python runs in one long-lived session.
+
+Port 8080 serves the interpreter, port 9000 the lifecycle hooks. Standard library only.
+"""
+
+import gc
+import http.client
+import os
+import signal
+import sys
+import threading
+
+import hooks
+import web
+from interpreter import Interpreter
+
+PORT = int(os.environ.get("PORT", "8080"))
+HOOKS_PORT = int(os.environ.get("HOOKS_PORT", "9000"))
+
+
+def interpreter_routes(interpreter, events):
+    """What port 8080 answers: method and path to a function of the request."""
+
+    def run(request):
+        code = request.json()["code"] if request.is_json() else request.text()
+        if not isinstance(code, str):
+            raise ValueError("code must be a string")
+        return 200, interpreter.run(code)
+
+    return {
+        ("POST", "/run"): run,
+        ("GET", "/health"): lambda request: (200, {"status": "ok", "runs": interpreter.runs}),
+        ("GET", "/events"): lambda request: (200, events.seen()),
+    }
+
+
+def warm_up(interpreter):
+    """Serves requests to itself, so that the first one after a restore finds every module
+    loaded and every code path walked: output, a value, an error."""
+    for code in ("print('warm')", "6 * 7", "1 / 0", "syntax error"):
+        connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=60)
+        connection.request("POST", "/run", body=code)
+        connection.getresponse().read()
+        connection.close()
+    interpreter.reset()
+
+
+def main():
+    # The application is process 1 of its container, and process 1 has no default for SIGTERM.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    interpreter, events, warm = Interpreter(), hooks.Events(), threading.Event()
+    web.serve(HOOKS_PORT, hooks.routes(events, warm, lambda: warm_up(interpreter)))
+    web.serve(PORT, interpreter_routes(interpreter, events))
+    warm_up(interpreter)
+    # What lives now lives for good: the collector need not touch those pages again, which keeps
+    # what a MicroVM writes, and so what a suspend stores, small.
+    gc.collect()
+    gc.freeze()
+    warm.set()
+    print(f"serving Python {sys.version.split()[0]} on port {PORT}, hooks on port {HOOKS_PORT}")
+    while True:
+        signal.pause()
+
+
+if __name__ == "__main__":
+    main()
