@@ -128,12 +128,10 @@ fn tune() {
     }
 }
 
-/// Listens for the host alone: what a process of the guest sends to this address never crosses the link.
+/// Listens on the guest's own address alone, which leaves the port on all others to the application.
 fn listen() -> anyhow::Result<TcpListener> {
     let listener = TcpListener::bind(SocketAddr::from((GUEST_ADDRESS, AGENT_PORT)))
         .context("cannot listen for the host")?;
-    setsockopt(&listener, sockopt::BindToDevice, &net::INTERFACE.into())
-        .context("cannot bind to the link")?;
     // Accepted connections inherit these.
     setsockopt(&listener, sockopt::TcpNoDelay, &true)?;
     setsockopt(&listener, sockopt::KeepAlive, &true)?;

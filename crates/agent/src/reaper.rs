@@ -57,7 +57,7 @@ impl Reaper {
     pub fn signal(&self, pid: libc::pid_t, signal: i32) -> bool {
         let awaited = self.lock();
         // SAFETY: kill touches no memory. The process is not reaped while the lock is held, so `pid` is not another's.
-        awaited.exits.contains_key(&pid) && unsafe { libc::kill(pid, signal) } == 0
+        awaited.is_alive(pid) && unsafe { libc::kill(pid, signal) } == 0
     }
 
     fn reap_next(&self) {
@@ -82,6 +82,11 @@ impl Reaper {
 }
 
 impl Awaited {
+    /// Whether an expected process has not been reaped yet.
+    pub fn is_alive(&self, pid: libc::pid_t) -> bool {
+        self.exits.contains_key(&pid)
+    }
+
     /// Registers a process whose status somebody wants.
     pub fn expect(&mut self, pid: libc::pid_t) -> anyhow::Result<Exit> {
         let (reader, writer) = pipe().context("cannot make a pipe")?;

@@ -1,5 +1,5 @@
 //! Answering the host: one connection, one request, one thread.
-use std::fs;
+use std::fs::{self, File};
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,7 +40,8 @@ impl Agent {
         }
     }
 
-    /// Serves forever.
+    /// Serves forever. A process of the guest that connects here has one of the guest's own addresses; the gateway's is
+    /// none of them, and what answers a forged one goes out to the real gateway.
     pub fn serve(&'static self, listener: &TcpListener) -> ! {
         loop {
             match listener.accept() {
@@ -143,12 +144,15 @@ fn hello() -> anyhow::Result<Reply> {
 }
 
 fn freeze(request: &Freeze) -> anyhow::Result<()> {
+    if request.for_image {
+        // Everything that is mounted, while file systems served by the application (FUSE) still answer.
+        nix::unistd::sync();
+    }
     freezer::freeze(Path::new(freezer::CGROUPS))?;
+    let scratch = File::open(disks::SCRATCH).context("cannot open the scratch disk")?;
+    nix::unistd::syncfs(&scratch).context("cannot sync the scratch disk")?;
     if request.for_image {
         close_connections();
-    }
-    nix::unistd::sync();
-    if request.for_image {
         // What is free is zero (init_on_free), and what is zero costs nothing in the image.
         for (file, value) in [("drop_caches", "3"), ("compact_memory", "1")] {
             if let Err(error) = fs::write(Path::new("/proc/sys/vm").join(file), value) {

@@ -110,9 +110,6 @@ pub async fn serve(
         }
     }
     drop(listener);
-    let Some(graceful) = Arc::into_inner(graceful) else {
-        return;
-    };
     if timeout(config.shutdown_timeout, graceful.shutdown())
         .await
         .is_err()

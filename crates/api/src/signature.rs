@@ -9,7 +9,7 @@ use http::{Request, request::Parts};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use scratchstack_aws_signature::{
     ConstSignedHeaderRequirements, GetSigningKeyRequest, GetSigningKeyResponse, KSecretKey, SignatureError,
-    SignatureOptions, service_for_signing_key_fn, sigv4_validate_request,
+    SignatureOptions, sigv4_validate_request,
 };
 use tracing::error;
 
@@ -37,7 +37,7 @@ pub(crate) async fn verify(
 ) -> Result<Caller, ApiError> {
     let key = keys.find(&scope.access_key_id).await;
     let account_id = key.as_ref().map(|key| key.account_id.clone());
-    let mut signing_key = service_for_signing_key_fn(move |request| {
+    let mut keys = tower::service_fn(move |request: GetSigningKeyRequest| {
         let signing_key = signing_key(key.as_ref(), &request);
         async move { signing_key.map_err(BoxError::from) }
     });
@@ -46,7 +46,7 @@ pub(crate) async fn verify(
         canonical_form(parts, body)?,
         &scope.region,
         &scope.service,
-        &mut signing_key,
+        &mut keys,
         now,
         &SIGNED,
         SignatureOptions::default(),

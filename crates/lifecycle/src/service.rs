@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -46,7 +46,7 @@ pub struct Service {
 
 pub(crate) struct Inner {
     pub node: Arc<Node>,
-    pub keyring: Arc<Keyring>,
+    pub keyring: Arc<RwLock<Keyring>>,
     pub page_key: PageKey,
     pub catalog: AsyncMutex<Catalog>,
     microvms: Mutex<HashMap<String, Microvm>>,
@@ -81,7 +81,7 @@ impl Catalog {
 impl Service {
     /// Takes over this node: finds running guests again, finishes or undoes what was half done, sweeps what belongs to
     /// nobody, and goes on with unfinished builds.
-    pub async fn start(node: Node, keyring: Arc<Keyring>, page_key: PageKey) -> Result<Service, LifecycleError> {
+    pub async fn start(node: Node, keyring: Arc<RwLock<Keyring>>, page_key: PageKey) -> Result<Service, LifecycleError> {
         for name in ["images", "microvms", "scratch"] {
             let directory = node.config.directory.join(name);
             std::fs::create_dir_all(&directory)?;

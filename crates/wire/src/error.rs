@@ -82,16 +82,24 @@ pub struct ApiError {
     pub kind: ErrorKind,
     /// `None` prints `null`.
     pub message: Option<String>,
-    /// Printed where the kind's body has the member.
-    pub resource_id: Option<String>,
-    /// Printed where the kind's body has the member.
-    pub resource_type: Option<String>,
-    /// Printed where the kind's body has the member.
-    pub service_code: Option<String>,
-    /// Printed where the kind's body has the member.
-    pub quota_code: Option<String>,
+    /// Members that some kinds print; those unset as `null`.
+    pub details: Option<Box<ErrorDetails>>,
     /// The `Retry-After` header.
     pub retry_after_seconds: Option<u32>,
+}
+
+/// The members of ConflictException, ResourceNotFoundException, ServiceQuotaExceededException and ThrottlingException
+/// beside the message; recorded bodies have them all `null`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ErrorDetails {
+    /// What the error is about.
+    pub resource_id: Option<String>,
+    /// The kind of what the error is about.
+    pub resource_type: Option<String>,
+    /// The service whose quota it is.
+    pub service_code: Option<String>,
+    /// The quota.
+    pub quota_code: Option<String>,
 }
 
 impl ApiError {
@@ -108,10 +116,7 @@ impl ApiError {
         Self {
             kind,
             message: None,
-            resource_id: None,
-            resource_type: None,
-            service_code: None,
-            quota_code: None,
+            details: None,
             retry_after_seconds: None,
         }
     }
@@ -175,23 +180,24 @@ impl ApiError {
     /// The body, with the members that this kind prints (spec 3.3): some of them as `null`.
     pub fn body(&self) -> Value {
         let mut body = Map::from_iter([(self.message_member().to_owned(), json!(self.message))]);
+        let details = self.details.as_deref().cloned().unwrap_or_default();
         let mut print = |member: &str, value: &Option<String>| {
             body.insert(member.to_owned(), json!(value));
         };
         match self.kind {
             ErrorKind::ResourceNotFound | ErrorKind::Conflict => {
-                print("resourceId", &self.resource_id);
-                print("resourceType", &self.resource_type);
+                print("resourceId", &details.resource_id);
+                print("resourceType", &details.resource_type);
             }
             ErrorKind::ServiceQuotaExceeded => {
-                print("resourceId", &self.resource_id);
-                print("resourceType", &self.resource_type);
-                print("serviceCode", &self.service_code);
-                print("quotaCode", &self.quota_code);
+                print("resourceId", &details.resource_id);
+                print("resourceType", &details.resource_type);
+                print("serviceCode", &details.service_code);
+                print("quotaCode", &details.quota_code);
             }
             ErrorKind::Throttling => {
-                print("serviceCode", &self.service_code);
-                print("quotaCode", &self.quota_code);
+                print("serviceCode", &details.service_code);
+                print("quotaCode", &details.quota_code);
             }
             ErrorKind::InvalidParameterValue
             | ErrorKind::ResourceConflict

@@ -19,7 +19,7 @@ mod timestamp;
 pub mod types;
 
 pub use caller::{Caller, partition_of};
-pub use error::{ApiError, ErrorKind};
+pub use error::{ApiError, ErrorDetails, ErrorKind};
 pub use operations::{ControlPlane, Operation};
 pub use request::Labels;
 pub use sensitive::Sensitive;

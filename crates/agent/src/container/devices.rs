@@ -92,8 +92,8 @@ impl Device<'_> {
             return None;
         }
         let mode = match name {
-            // The kernel has no opinion here; udev has.
-            "net/tun" => 0o666,
+            // The kernel has no opinion here; udev has. For fuse: spec section 11.
+            "net/tun" | "fuse" => 0o666,
             _ => {
                 value("DEVMODE")
                     .and_then(|mode| u32::from_str_radix(mode, 8).ok())
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn fuse_and_further_disks_are_offered_and_the_guests_own_withheld() {
-        let fuse = Device::parse("MAJOR=10\nMINOR=229\nDEVNAME=fuse\nDEVMODE=0666\n").expect("offered");
+        let fuse = Device::parse("MAJOR=10\nMINOR=229\nDEVNAME=fuse\n").expect("offered");
         assert_eq!(
             (fuse.name, fuse.major, fuse.minor, fuse.mode),
             ("fuse", 10, 229, 0o666)

@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use hearth_agent_protocol::{FrameError, read_frame, write_frame};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
-use super::{INIT_ARGUMENT, Process, Report};
+use super::{INIT_ARGUMENT, Place, Process, Report};
 use crate::reaper::{Exit, Reaper};
 
 /// Longest wait for the program to be executed. Generous: a cold guest under emulation reads it from disk.
@@ -76,6 +76,12 @@ fn make(
     theirs: UnixStream,
 ) -> anyhow::Result<(libc::pid_t, Exit, Option<String>)> {
     let mut awaited = launcher.reaper.lock();
+    if let Place::Beside(pid) = process.place
+        && !awaited.is_alive(pid)
+    {
+        // Its id may be another's by now.
+        bail!("the application has ended");
+    }
     // Children are made under this lock only, so none but ours inherits the descriptor.
     fcntl(&theirs, FcntlArg::F_SETFD(FdFlag::empty())).context("cannot pass the control socket on")?;
     Command::new(&launcher.program)

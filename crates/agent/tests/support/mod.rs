@@ -1,5 +1,4 @@
 //! A container to test with: a busybox root in a mount namespace of the test's thread, and a cgroup.
-#![allow(dead_code, reason = "each test file uses its part")]
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};

@@ -153,7 +153,10 @@ mod tests {
 
     fn names(packed: &NamedTempFile) -> Vec<String> {
         let archive = ZipArchive::new(packed.reopen().expect("opened")).expect("a zip");
-        let mut names: Vec<_> = archive.file_names().map(str::to_owned).collect();
+        let mut names: Vec<_> = archive
+            .file_names()
+            .map(|name| name.expect("a name").into_owned())
+            .collect();
         names.sort();
         names
     }

@@ -1,3 +1,5 @@
+use std::sync::PoisonError;
+
 use hearth_token::{Claims, Grant, PortRange};
 use hearth_wire::{ApiError, Caller, Timestamp, arn::ManagedConnector, texts, types::*};
 
@@ -53,7 +55,7 @@ impl Service {
         }
         let expires_at_ms = Timestamp::now().as_millis() as u64 + u64::from(minutes) * 60_000;
         let claims = Claims { microvm_id: record.id.clone(), grant: grant(&record)?, expires_at_ms };
-        Ok(CreateMicrovmAuthTokenResponse::of(self.inner.keyring.mint(&claims)))
+        Ok(CreateMicrovmAuthTokenResponse::of(self.inner.keyring.read().unwrap_or_else(PoisonError::into_inner).mint(&claims)))
     }
 }
 

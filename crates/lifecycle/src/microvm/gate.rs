@@ -83,6 +83,13 @@ impl Passage {
         self.microvm.traffic.end();
     }
 
+    /// Returns when connections of this passage are dead: the MicroVM was suspended or has ended.
+    pub async fn ended(&self) {
+        let mut open = self.microvm.open.clone();
+        let same = |open: &Option<Open>| open.as_ref().is_some_and(|open| open.generation == self.open.generation);
+        let _gone_or_other = open.wait_for(|open| !same(open)).await;
+    }
+
     /// Counts restores: connections made in an earlier one are dead.
     pub fn generation(&self) -> u64 {
         self.open.generation

@@ -1,10 +1,8 @@
 //! Calls that succeed, and the operations' own errors: status, headers and body as the specification has them.
 
-mod support;
-
+use crate::support::{ACCOUNT, KEY_ID, Server, Signing, image_arn};
 use hearth_wire::Operation;
 use serde_json::json;
-use support::{ACCOUNT, KEY_ID, Server, Signing, image_arn};
 
 const CREATE: &str = r#"{
     "name": "demo", "baseImageArn": "arn:aws:lambda:eu-west-1:aws:microvm-image:al2023-1",
@@ -36,14 +34,28 @@ async fn create_answers_201_with_nulls_and_numeric_times() {
 #[tokio::test]
 async fn the_caller_is_told_by_the_signature() {
     let server = Server::start().await;
-    let signing = Signing { region: "cn-north-1", ..Signing::default() };
-    let answer = server.call_as(&signing, "POST", "/2025-09-09/microvms/m/suspend", "{}").await;
+    let signing = Signing {
+        region: "cn-north-1",
+        ..Signing::default()
+    };
+    let answer = server
+        .call_as(&signing, "POST", "/2025-09-09/microvms/m/suspend", "{}")
+        .await;
     assert_eq!((answer.status.as_u16(), answer.text()), (200, "{}"));
     let (operation, caller, _) = server.fake.last();
     assert_eq!(operation, "suspend_microvm");
-    assert_eq!((caller.account_id.as_str(), caller.access_key_id.as_str()), (ACCOUNT, KEY_ID));
-    assert_eq!((caller.region.as_str(), caller.partition.as_str()), ("cn-north-1", "aws-cn"));
-    assert_eq!(Some(caller.request_id.as_str()), answer.header("x-amzn-requestid"));
+    assert_eq!(
+        (caller.account_id.as_str(), caller.access_key_id.as_str()),
+        (ACCOUNT, KEY_ID)
+    );
+    assert_eq!(
+        (caller.region.as_str(), caller.partition.as_str()),
+        ("cn-north-1", "aws-cn")
+    );
+    assert_eq!(
+        Some(caller.request_id.as_str()),
+        answer.header("x-amzn-requestid")
+    );
 }
 
 #[tokio::test]
@@ -51,7 +63,9 @@ async fn raw_and_escaped_colons_name_the_same_image() {
     let server = Server::start().await;
     let arn = image_arn("demo");
     for label in [arn.clone(), arn.replace(':', "%3A"), arn.replace(':', "%3a")] {
-        let answer = server.call("GET", &format!("/2025-09-09/microvm-images/{label}"), "").await;
+        let answer = server
+            .call("GET", &format!("/2025-09-09/microvm-images/{label}"), "")
+            .await;
         assert_eq!(answer.status, 200, "{label}: {}", answer.text());
         assert_eq!(answer.json()["imageArn"], arn);
         assert_eq!(answer.json()["tags"], json!({}));
@@ -63,7 +77,9 @@ async fn tag_mutations_answer_204_without_a_body() {
     let server = Server::start().await;
     let path = format!("/2017-03-31/tags/{}", image_arn("demo").replace(':', "%3A"));
     let tagged = server.call("POST", &path, r#"{"Tags":{"team":"a b"}}"#).await;
-    let untagged = server.call("DELETE", &format!("{path}?tagKeys=team&tagKeys=other"), "").await;
+    let untagged = server
+        .call("DELETE", &format!("{path}?tagKeys=team&tagKeys=other"), "")
+        .await;
     for answer in [tagged, untagged] {
         assert_eq!((answer.status.as_u16(), answer.body.len()), (204, 0));
         assert_eq!(answer.header("content-type"), None);
@@ -95,11 +111,20 @@ async fn every_operation_has_its_route_on_the_one_port() {
             .replace("{imageVersion}", "1.0")
             .replace("{buildId}", "b")
             .replace("{microvmIdentifier}", "microvm-1");
-        let query = if *operation == Operation::UntagResource { "?tagKeys=a" } else { "" };
+        let query = if *operation == Operation::UntagResource {
+            "?tagKeys=a"
+        } else {
+            ""
+        };
         let before = server.fake.count();
-        let answer = server.call(method, &format!("{path}{query}"), bodies(*operation)).await;
+        let answer = server
+            .call(method, &format!("{path}{query}"), bodies(*operation))
+            .await;
         assert_eq!(server.fake.count(), before + 1, "{operation:?}: {answer:?}");
-        assert_eq!(server.fake.last().0.replace('_', ""), operation.name().to_lowercase());
+        assert_eq!(
+            server.fake.last().0.replace('_', ""),
+            operation.name().to_lowercase()
+        );
     }
 }
 
@@ -114,7 +139,13 @@ async fn an_operations_error_has_its_status_header_and_exact_body() {
             json!({"message": "MicroVM not found: microvm-9", "resourceId": null, "resourceType": null}),
         ),
         (
-            server.call("PATCH", &format!("{image}/versions/1.0"), r#"{"status":"ACTIVE"}"#).await,
+            server
+                .call(
+                    "PATCH",
+                    &format!("{image}/versions/1.0"),
+                    r#"{"status":"ACTIVE"}"#,
+                )
+                .await,
             (409, "ConflictException"),
             json!({"message": "MicroVM Image is already in state: UPDATING", "resourceId": null, "resourceType": null}),
         ),
@@ -140,7 +171,13 @@ async fn an_operations_error_has_its_status_header_and_exact_body() {
 #[tokio::test]
 async fn throttling_tells_when_to_come_back() {
     let server = Server::start().await;
-    let answer = server.call("DELETE", &format!("/2025-09-09/microvm-images/{}", image_arn("demo")), "").await;
+    let answer = server
+        .call(
+            "DELETE",
+            &format!("/2025-09-09/microvm-images/{}", image_arn("demo")),
+            "",
+        )
+        .await;
     assert_eq!(answer.error(), (429, "ThrottlingException"));
     assert_eq!(answer.header("retry-after"), Some("7"));
 }
@@ -148,20 +185,34 @@ async fn throttling_tells_when_to_come_back() {
 #[tokio::test]
 async fn a_fault_of_the_service_is_a_500_without_details() {
     let server = Server::start().await;
-    let path = format!("/2025-09-09/managed-microvm-images/{}/versions", image_arn("demo"));
+    let path = format!(
+        "/2025-09-09/managed-microvm-images/{}/versions",
+        image_arn("demo")
+    );
     let answer = server.call("GET", &path, "").await;
     assert_eq!(answer.error(), (500, "InternalServerException"));
     assert_eq!(answer.json(), json!({"message": "Internal server error"}));
-    assert_eq!(server.call("GET", "/2025-09-09/microvms", "").await.status, 200, "the server goes on");
+    assert_eq!(
+        server.call("GET", "/2025-09-09/microvms", "").await.status,
+        200,
+        "the server goes on"
+    );
 }
 
 #[tokio::test]
 async fn http2_serves_the_same_calls() {
     let server = Server::start().await;
-    let mut request = server.request("GET", &format!("/2025-09-09/microvm-images/{}", image_arn("demo")), "");
+    let mut request = server.request(
+        "GET",
+        &format!("/2025-09-09/microvm-images/{}", image_arn("demo")),
+        "",
+    );
     Signing::default().sign(&mut request);
     let answer = server.send_http2(request).await;
-    assert_eq!((answer.status.as_u16(), answer.json()["name"].as_str()), (200, Some("demo")));
+    assert_eq!(
+        (answer.status.as_u16(), answer.json()["name"].as_str()),
+        (200, Some("demo"))
+    );
 }
 
 #[tokio::test]
@@ -169,18 +220,30 @@ async fn health_needs_no_signature() {
     let server = Server::start().await;
     let answer = server.send(server.request("GET", "/health", "")).await;
     assert_eq!(answer.status, 200);
-    assert_eq!(answer.json(), json!({"status": "ok", "version": env!("CARGO_PKG_VERSION")}));
+    assert_eq!(
+        answer.json(),
+        json!({"status": "ok", "version": env!("CARGO_PKG_VERSION")})
+    );
 }
 
 #[tokio::test]
 async fn s3_gets_its_request_whole_and_unverified() {
     let server = Server::start().await;
-    let signing = Signing { secret: "0000000000000000000000000000000000000000", ..Signing::service("s3") };
+    let signing = Signing {
+        secret: "0000000000000000000000000000000000000000",
+        ..Signing::service("s3")
+    };
     let body = vec![b'x'; 3 << 20];
     let answer = server.call_as(&signing, "PUT", "/bucket/a%2Fb", body).await;
-    assert_eq!(answer.json(), json!({"path": "/bucket/a%2Fb", "length": 3 << 20, "host": true}));
+    assert_eq!(
+        answer.json(),
+        json!({"path": "/bucket/a%2Fb", "length": 3 << 20, "host": true})
+    );
     let presigned = "/bucket/key?X-Amz-Credential=AKID%2F20260101%2Fhome%2Fs3%2Faws4_request";
-    assert_eq!(server.send(server.request("GET", presigned, "")).await.json()["path"], "/bucket/key");
+    assert_eq!(
+        server.send(server.request("GET", presigned, "")).await.json()["path"],
+        "/bucket/key"
+    );
 }
 
 #[tokio::test]
@@ -188,17 +251,25 @@ async fn logs_are_called_by_target() {
     let server = Server::start().await;
     let call = async |target: &str, body: &str| {
         let mut request = server.request("POST", "/", body.to_owned());
-        request.headers_mut().insert("x-amz-target", target.parse().expect("target"));
+        request
+            .headers_mut()
+            .insert("x-amz-target", target.parse().expect("target"));
         Signing::service("logs").sign(&mut request);
         server.send(request).await
     };
     let answer = call("Logs_20140328.DescribeLogGroups", r#"{"limit":5}"#).await;
     assert_eq!(answer.header("content-type"), Some("application/x-amz-json-1.1"));
-    assert_eq!(answer.json(), json!({"logGroups": [], "echo": {"limit": 5}, "as": ACCOUNT}));
+    assert_eq!(
+        answer.json(),
+        json!({"logGroups": [], "echo": {"limit": 5}, "as": ACCOUNT})
+    );
     let missing = call("Logs_20140328.GetLogEvents", "{}").await;
     assert_eq!(missing.error(), (400, "ResourceNotFoundException"));
     assert_eq!(missing.json()["__type"], "ResourceNotFoundException");
-    assert_eq!(call("Logs_20140328.DescribeLogGroups", "{").await.json()["__type"], "SerializationException");
+    assert_eq!(
+        call("Logs_20140328.DescribeLogGroups", "{").await.json()["__type"],
+        "SerializationException"
+    );
 }
 
 #[tokio::test]
@@ -206,7 +277,10 @@ async fn an_unsigned_target_is_refused() {
     let server = Server::start().await;
     let mut request = server.request("POST", "/", "{}");
     Signing::service("logs").sign(&mut request);
-    request.headers_mut().insert("x-amz-target", "Logs_20140328.DescribeLogGroups".parse().expect("target"));
+    request.headers_mut().insert(
+        "x-amz-target",
+        "Logs_20140328.DescribeLogGroups".parse().expect("target"),
+    );
     let answer = server.send(request).await;
     assert_eq!(answer.json()["__type"], "InvalidSignatureException");
 }
@@ -215,16 +289,45 @@ async fn an_unsigned_target_is_refused() {
 async fn sts_tells_the_caller_who_it_is() {
     let server = Server::start().await;
     let signing = Signing::service("sts");
-    let answer = server.call_as(&signing, "POST", "/", "Action=GetCallerIdentity&Version=2011-06-15").await;
-    assert_eq!((answer.status.as_u16(), answer.header("content-type")), (200, Some("text/xml")));
-    assert!(answer.text().contains(&format!("<Arn>arn:aws:iam::{ACCOUNT}:root</Arn>")), "{}", answer.text());
+    let answer = server
+        .call_as(
+            &signing,
+            "POST",
+            "/",
+            "Action=GetCallerIdentity&Version=2011-06-15",
+        )
+        .await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.header("content-type")),
+        (200, Some("text/xml"))
+    );
+    assert!(
+        answer
+            .text()
+            .contains(&format!("<Arn>arn:aws:iam::{ACCOUNT}:root</Arn>")),
+        "{}",
+        answer.text()
+    );
     let unknown = server.call_as(&signing, "POST", "/", "Action=AssumeRole").await;
     assert_eq!(unknown.status, 400);
-    assert!(unknown.text().contains("<Code>InvalidAction</Code>"), "{}", unknown.text());
-    let stranger = Signing { key_id: "AKIANOBODY", ..signing };
-    let refused = server.call_as(&stranger, "POST", "/", "Action=GetCallerIdentity").await;
+    assert!(
+        unknown.text().contains("<Code>InvalidAction</Code>"),
+        "{}",
+        unknown.text()
+    );
+    let stranger = Signing {
+        key_id: "AKIANOBODY",
+        ..signing
+    };
+    let refused = server
+        .call_as(&stranger, "POST", "/", "Action=GetCallerIdentity")
+        .await;
     assert_eq!(refused.status, 403);
-    assert!(refused.text().contains("<Code>InvalidClientTokenId</Code>"), "{}", refused.text());
+    assert!(
+        refused.text().contains("<Code>InvalidClientTokenId</Code>"),
+        "{}",
+        refused.text()
+    );
 }
 
 #[tokio::test]

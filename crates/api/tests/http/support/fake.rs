@@ -7,21 +7,21 @@ use super::{ACCOUNT, REGION};
 
 /// Remembers every request it got, as `(operation, caller, debug form)`.
 #[derive(Default)]
-pub struct Fake {
-    pub calls: Mutex<Vec<(&'static str, Caller, String)>>,
+pub(crate) struct Fake {
+    pub(crate) calls: Mutex<Vec<(&'static str, Caller, String)>>,
 }
 
 impl Fake {
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.calls.lock().expect("calls").len()
     }
 
-    pub fn last(&self) -> (&'static str, Caller, String) {
+    pub(crate) fn last(&self) -> (&'static str, Caller, String) {
         self.calls.lock().expect("calls").last().cloned().expect("a call")
     }
 }
 
-pub fn image_arn(name: &str) -> String {
+pub(crate) fn image_arn(name: &str) -> String {
     format!("arn:aws:lambda:{REGION}:{ACCOUNT}:microvm-image:{name}")
 }
 

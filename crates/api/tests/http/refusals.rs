@@ -1,13 +1,11 @@
 //! Requests that must not get through: unsigned, wrongly signed, malformed, too large, too slow.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{Answer, Server, Signing, image_arn, impatient};
 use http::Request;
 use proptest::{prelude::*, test_runner::TestRunner};
 use serde_json::{Value, json};
-use support::{Answer, Server, Signing, image_arn, impatient};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -35,11 +33,26 @@ async fn a_request_without_a_signature_is_refused() {
 async fn a_wrong_secret_key_or_token_is_refused() {
     let server = Server::start().await;
     let right = Signing::default();
-    let wrong_secret = Signing { secret: "0000000000000000000000000000000000000000", ..right.clone() };
+    let wrong_secret = Signing {
+        secret: "0000000000000000000000000000000000000000",
+        ..right.clone()
+    };
     let answer = server.call_as(&wrong_secret, "GET", LIST, "").await;
     assert_eq!(answer.error(), (403, "InvalidSignatureException"));
-    assert!(message(&answer).starts_with("The request signature we calculated does not match"), "{answer:?}");
-    for stranger in [Signing { key_id: "AKIANOBODY", ..right.clone() }, Signing { session_token: Some("t"), ..right }] {
+    assert!(
+        message(&answer).starts_with("The request signature we calculated does not match"),
+        "{answer:?}"
+    );
+    for stranger in [
+        Signing {
+            key_id: "AKIANOBODY",
+            ..right.clone()
+        },
+        Signing {
+            session_token: Some("t"),
+            ..right
+        },
+    ] {
         let answer = server.call_as(&stranger, "GET", LIST, "").await;
         assert_eq!(answer.error(), (403, "UnrecognizedClientException"));
         assert_eq!(message(&answer), UNRECOGNIZED);
@@ -54,9 +67,24 @@ async fn whatever_is_changed_after_signing_is_noticed() {
     let changes: [fn(&mut Request<bytes::Bytes>); 5] = [
         |request| *request.method_mut() = http::Method::DELETE,
         |request| *request.body_mut() = bytes::Bytes::from_static(b"{}"),
-        |request| *request.uri_mut() = request.uri().to_string().replace("demo", "other").parse().expect("uri"),
+        |request| {
+            *request.uri_mut() = request
+                .uri()
+                .to_string()
+                .replace("demo", "other")
+                .parse()
+                .expect("uri")
+        },
         |request| *request.uri_mut() = format!("{}?maxResults=1", request.uri()).parse().expect("uri"),
-        |request| *request.uri_mut() = request.uri().to_string().replace(':', "%3A").replacen("https%3A", "https:", 1).parse().expect("uri"),
+        |request| {
+            *request.uri_mut() = request
+                .uri()
+                .to_string()
+                .replace(':', "%3A")
+                .replacen("https%3A", "https:", 1)
+                .parse()
+                .expect("uri")
+        },
     ];
     for change in changes {
         let mut request = server.request("GET", &path, "");
@@ -71,13 +99,22 @@ async fn whatever_is_changed_after_signing_is_noticed() {
 #[tokio::test]
 async fn a_clock_more_than_a_quarter_of_an_hour_off_is_refused() {
     let server = Server::start().await;
-    for (seconds, words) in [(-1000, "Signature expired: "), (1000, "Signature not yet current: ")] {
+    for (seconds, words) in [
+        (-1000, "Signature expired: "),
+        (1000, "Signature not yet current: "),
+    ] {
         let answer = server.call_as(&Signing::skewed(seconds), "GET", LIST, "").await;
         assert_eq!(answer.error(), (403, "InvalidSignatureException"));
         assert!(message(&answer).starts_with(words), "{answer:?}");
     }
     for seconds in [-800, 800] {
-        assert_eq!(server.call_as(&Signing::skewed(seconds), "GET", LIST, "").await.status, 200);
+        assert_eq!(
+            server
+                .call_as(&Signing::skewed(seconds), "GET", LIST, "")
+                .await
+                .status,
+            200
+        );
     }
 }
 
@@ -85,26 +122,48 @@ async fn a_clock_more_than_a_quarter_of_an_hour_off_is_refused() {
 async fn a_malformed_authorization_is_an_incomplete_signature() {
     let server = Server::start().await;
     let scope = "AKIAIOSFODNN7EXAMPLE/20260101/eu-west-1/lambda/aws4_request";
-    for value in ["Bearer x", "AWS4-HMAC-SHA256", "AWS4-HMAC-SHA256 Credential=a/b", &format!("AWS4-HMAC-SHA256 Credential={scope}")] {
+    for value in [
+        "Bearer x",
+        "AWS4-HMAC-SHA256",
+        "AWS4-HMAC-SHA256 Credential=a/b",
+        &format!("AWS4-HMAC-SHA256 Credential={scope}"),
+    ] {
         let mut request = server.request("GET", LIST, "");
-        request.headers_mut().insert("authorization", value.parse().expect("header"));
-        assert_eq!(server.send(request).await.error(), (403, "IncompleteSignatureException"), "{value}");
+        request
+            .headers_mut()
+            .insert("authorization", value.parse().expect("header"));
+        assert_eq!(
+            server.send(request).await.error(),
+            (403, "IncompleteSignatureException"),
+            "{value}"
+        );
     }
 }
 
 #[tokio::test]
 async fn another_service_is_not_offered() {
     let server = Server::start().await;
-    let answer = server.call_as(&Signing::service("dynamodb"), "POST", "/", "{}").await;
+    let answer = server
+        .call_as(&Signing::service("dynamodb"), "POST", "/", "{}")
+        .await;
     assert_eq!(answer.error(), (403, "InvalidSignatureException"));
 }
 
 #[tokio::test]
 async fn an_unknown_path_or_method_is_an_unknown_operation() {
     let server = Server::start().await;
-    for (method, path) in [("GET", "/"), ("PUT", LIST), ("GET", "/2015-03-31/functions"), ("POST", "/2025-09-09/microvms//suspend")] {
+    for (method, path) in [
+        ("GET", "/"),
+        ("PUT", LIST),
+        ("GET", "/2015-03-31/functions"),
+        ("POST", "/2025-09-09/microvms//suspend"),
+    ] {
         let answer = server.call(method, path, "").await;
-        assert_eq!(answer.error(), (404, "UnknownOperationException"), "{method} {path}");
+        assert_eq!(
+            answer.error(),
+            (404, "UnknownOperationException"),
+            "{method} {path}"
+        );
     }
 }
 
@@ -123,8 +182,15 @@ async fn a_body_that_is_not_plain_json_is_a_serialization_error() {
         deep.as_bytes(),
     ];
     for body in bodies {
-        let answer = server.call_as(&Signing::default(), "POST", RUN, body.to_vec()).await;
-        assert_eq!(answer.error(), (400, "SerializationException"), "{}", String::from_utf8_lossy(body));
+        let answer = server
+            .call_as(&Signing::default(), "POST", RUN, body.to_vec())
+            .await;
+        assert_eq!(
+            answer.error(),
+            (400, "SerializationException"),
+            "{}",
+            String::from_utf8_lossy(body)
+        );
         assert!(answer.json()["Message"].is_string(), "{answer:?}");
     }
     assert_eq!(server.fake.count(), 0);
@@ -153,11 +219,28 @@ async fn all_violations_come_in_one_message() {
 #[tokio::test]
 async fn a_page_size_outside_its_range_is_refused() {
     let server = Server::start().await;
-    for (size, status) in [("0", 400), ("1", 200), ("50", 200), ("51", 400), ("many", 400), ("", 400)] {
-        assert_eq!(server.call("GET", &format!("{LIST}?maxResults={size}"), "").await.status, status, "{size}");
+    for (size, status) in [
+        ("0", 400),
+        ("1", 200),
+        ("50", 200),
+        ("51", 400),
+        ("many", 400),
+        ("", 400),
+    ] {
+        assert_eq!(
+            server
+                .call("GET", &format!("{LIST}?maxResults={size}"), "")
+                .await
+                .status,
+            status,
+            "{size}"
+        );
     }
     let unescaped = server.call("GET", &format!("{LIST}?nextToken=abc="), "").await;
-    assert_eq!((unescaped.status.as_u16(), unescaped.json()), (400, json!({"message": null})));
+    assert_eq!(
+        (unescaped.status.as_u16(), unescaped.json()),
+        (400, json!({"message": null}))
+    );
 }
 
 #[tokio::test]
@@ -179,23 +262,33 @@ async fn a_client_that_does_not_go_on_is_cut_off() {
         assert!(end.is_ok(), "the server kept the connection");
         String::from_utf8_lossy(&rest).into_owned()
     };
-    closes(Box::new(TcpStream::connect(server.address).await.expect("connects"))).await;
+    closes(Box::new(
+        TcpStream::connect(server.address).await.expect("connects"),
+    ))
+    .await;
     closes(Box::new(server.connect(b"h2").await)).await;
     let mut head = server.connect(b"http/1.1").await;
     head.write_all(b"GET / HTTP/1.1\r\nhost").await.expect("writes");
     closes(Box::new(head)).await;
     let mut body = server.connect(b"http/1.1").await;
     let mut request = server.request("POST", RUN, "{}");
-    request.headers_mut().insert("host", "localhost".parse().expect("host"));
+    request
+        .headers_mut()
+        .insert("host", "localhost".parse().expect("host"));
     Signing::default().sign(&mut request);
     let mut text = format!("POST {RUN} HTTP/1.1\r\ncontent-length: 2\r\nconnection: close\r\n");
     for (name, value) in request.headers() {
         text.push_str(&format!("{name}: {}\r\n", value.to_str().expect("text")));
     }
-    body.write_all(format!("{text}\r\n{{").as_bytes()).await.expect("writes");
+    body.write_all(format!("{text}\r\n{{").as_bytes())
+        .await
+        .expect("writes");
     let answer = closes(Box::new(body)).await;
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
-    assert!(answer.contains("x-amzn-errortype: RequestTimeoutException"), "{answer}");
+    assert!(
+        answer.contains("x-amzn-errortype: RequestTimeoutException"),
+        "{answer}"
+    );
 }
 
 trait Connection: tokio::io::AsyncRead + Unpin + Send {}
@@ -212,16 +305,27 @@ fn no_mutated_request_gives_a_5xx() {
         "\\{\"(imageIdentifier|name|allowedPorts|hooks)\":(1|null|\\[\\{\\}\\]|\"a\")\\}",
     ];
     let strategy = ("GET|POST|PUT|PATCH|DELETE", path, body, "lambda|logs|sts");
-    TestRunner::new(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })
-        .run(&strategy, |(method, path, body, service)| {
-            let service = ["lambda", "logs", "sts"].into_iter().find(|known| *known == service).expect("service");
-            let path = if path.starts_with('/') { path } else { format!("/{path}") };
-            let uri_is_valid = format!("https://localhost{path}").parse::<http::Uri>().is_ok();
-            prop_assume!(uri_is_valid);
-            let answer = runtime.block_on(server.call_as(&Signing::service(service), &method, &path, body));
-            prop_assert!(answer.status.as_u16() < 500, "{method} {path}: {answer:?}");
-            prop_assert!(service == "sts" || answer.body.is_empty() || answer.json() != Value::Null);
-            Ok(())
-        })
-        .expect("no request gives a 5xx");
+    TestRunner::new(ProptestConfig {
+        cases: 400,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })
+    .run(&strategy, |(method, path, body, service)| {
+        let service = ["lambda", "logs", "sts"]
+            .into_iter()
+            .find(|known| *known == service)
+            .expect("service");
+        let path = if path.starts_with('/') {
+            path
+        } else {
+            format!("/{path}")
+        };
+        let uri_is_valid = format!("https://localhost{path}").parse::<http::Uri>().is_ok();
+        prop_assume!(uri_is_valid);
+        let answer = runtime.block_on(server.call_as(&Signing::service(service), &method, &path, body));
+        prop_assert!(answer.status.as_u16() < 500, "{method} {path}: {answer:?}");
+        prop_assert!(service == "sts" || answer.body.is_empty() || answer.json() != Value::Null);
+        Ok(())
+    })
+    .expect("no request gives a 5xx");
 }

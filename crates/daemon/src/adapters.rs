@@ -1,0 +1,124 @@
+//! Lets one room be seen through another's trait.
+
+use std::{io, sync::Arc};
+
+use async_trait::async_trait;
+use hearth_gateway::{GateError, MicroVms};
+use hearth_lifecycle::Service;
+use hearth_logs::Logs;
+use hearth_wire::Caller;
+use http_body_util::BodyExt;
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+use crate::secrets::AccessKeyRecord;
+
+/// The access keys, for signatures.
+#[derive(Clone)]
+pub(crate) struct KeyTable(pub Arc<Vec<AccessKeyRecord>>);
+
+impl KeyTable {
+    fn get(&self, access_key_id: &str) -> Option<&AccessKeyRecord> {
+        self.0.iter().find(|key| key.access_key_id == access_key_id)
+    }
+}
+
+#[async_trait]
+impl hearth_api::Keys for KeyTable {
+    async fn find(&self, access_key_id: &str) -> Option<hearth_api::AccessKey> {
+        let key = self.get(access_key_id)?;
+        Some(hearth_api::AccessKey {
+            secret_access_key: key.secret_access_key.clone(),
+            account_id: key.account.clone(),
+        })
+    }
+}
+
+#[async_trait]
+impl hearth_s3::SecretKeys for KeyTable {
+    async fn find(&self, access_key_id: &str) -> Option<hearth_s3::SecretKey> {
+        let key = self.get(access_key_id)?;
+        Some(hearth_s3::SecretKey {
+            secret: key.secret_access_key.0.clone(),
+            account_id: key.account.clone(),
+            session_token: None,
+        })
+    }
+}
+
+/// The S3 front end, for the API.
+pub(crate) fn s3_service(s3: hearth_s3::S3) -> hearth_api::S3Service {
+    hearth_api::S3Service::new(tower::service_fn(move |request| {
+        let s3 = s3.clone();
+        async move { Ok(s3.call(request).await.map(|body| body.map_err(hearth_api::BoxError::from).boxed_unsync())) }
+    }))
+}
+
+/// The logs, for the API.
+pub(crate) struct LogService(pub Logs);
+
+#[async_trait]
+impl hearth_api::JsonService for LogService {
+    async fn call(
+        &self,
+        caller: &Caller,
+        target: &str,
+        body: Value,
+    ) -> Result<Value, hearth_api::JsonServiceError> {
+        self.0.call(&caller.account_id, &caller.region, target, body).await.map_err(|error| {
+            hearth_api::JsonServiceError {
+                status: error.status,
+                kind: error.type_name.into(),
+                message: error.message,
+            }
+        })
+    }
+}
+
+/// The MicroVMs, for the gateway.
+pub(crate) struct Endpoints(pub Service);
+
+#[async_trait]
+impl MicroVms for Endpoints {
+    fn find(&self, endpoint_id: &str) -> Option<String> {
+        self.0.find_endpoint(endpoint_id)
+    }
+
+    async fn enter(&self, microvm_id: &str) -> Result<Box<dyn hearth_gateway::Passage>, GateError> {
+        match self.0.enter(microvm_id).await {
+            Ok(passage) => Ok(Box::new(Way(passage))),
+            Err(hearth_lifecycle::GateError::Closed) => Err(GateError::Closed),
+            Err(hearth_lifecycle::GateError::NoIngress) => Err(GateError::NoIngress),
+            Err(hearth_lifecycle::GateError::Busy) => Err(GateError::Busy),
+        }
+    }
+}
+
+struct Way(hearth_lifecycle::Passage);
+
+#[async_trait]
+impl hearth_gateway::Passage for Way {
+    fn generation(&self) -> u64 {
+        self.0.generation()
+    }
+
+    async fn dial(&self, port: u16) -> io::Result<TcpStream> {
+        self.0.dial(port).await
+    }
+
+    async fn ended(&self) {
+        self.0.ended().await;
+    }
+
+    fn touch(&self) {
+        self.0.touch();
+    }
+
+    fn request_began(&self) {
+        self.0.begin();
+    }
+
+    fn request_ended(&self) {
+        self.0.end();
+    }
+}

@@ -1,0 +1,208 @@
+//! Builds every room in order and runs the listeners.
+
+use std::{
+    path::Path,
+    sync::{Arc, RwLock},
+    time::Duration,
+};
+
+use anyhow::Context;
+use hearth_builder::{Builder, BuilderConfig};
+use hearth_gateway::{GatewayConfig, ca::Authority};
+use hearth_guest::{BaseImage, Host, HostConfig, Pool, pool::PoolConfig};
+use hearth_lifecycle::{LifecycleConfig, Node, Service};
+use hearth_logs::Logs;
+use hearth_network::{Network, NetworkConfig};
+use hearth_state::State;
+use hearth_storage::{disk, objects::Objects};
+use hearth_vmm::{Acceleration, Driver, kvm, qemu::Qemu};
+use tokio::{net::TcpListener, signal::unix::{SignalKind, signal}};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    adapters::{Endpoints, KeyTable, LogService, s3_service},
+    client,
+    config::{AccelerationChoice, Config, cidr},
+    lock, secrets,
+};
+
+/// Runs the daemon until it is told to stop.
+pub(crate) fn run(config: Config) -> anyhow::Result<()> {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
+        .with_writer(std::io::stderr)
+        .init();
+    anyhow::ensure!(nix::unistd::geteuid().is_root(), "hearthd must run as root: it makes namespaces and users for VMMs");
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    std::fs::create_dir_all(&config.data).with_context(|| format!("cannot make {}", config.data.display()))?;
+    disk::give(&config.data, None, None, 0o711)?;
+    let _lock = lock::take(&config.data)?;
+    let settings = &config.settings;
+    let stop = CancellationToken::new();
+
+    let state = State::open(&config.data.join("state.db")).await?;
+    let secrets = secrets::load(&state, &settings.account).await?;
+    let authority = Authority::load_or_create(&config.data.join("ca"))?;
+    let control_listener = bind(settings.listen, "listen").await?;
+    let endpoint_listener = bind(settings.endpoint_listen, "endpoint_listen").await?;
+    let first_key = secrets.access_keys.first().context("there is no access key")?;
+    client::write(&config, first_key, authority.ca_pem()).context("cannot write the files for clients")?;
+
+    let driver = find_driver(&config)?;
+    let writable_memory_files = !driver.maps_read_only_memory();
+    let platform = driver.platform().clone();
+    tracing::info!(vmm = platform.driver, version = platform.version, acceleration = ?platform.acceleration, "driver");
+    let network = Network::start(network_config(&config)?).await?;
+    let host_config = HostConfig {
+        run_directory: config.data.join("run"),
+        first_user_id: settings.first_user_id,
+        group_id: settings.group_id,
+        writable_memory_files,
+        base: base_image(&config.base(), settings.group_id)?,
+    };
+    let host = Host::new(Arc::new(driver), network.clone(), host_config)?;
+    let pool = Pool::new(
+        host.clone(),
+        PoolConfig { per_snapshot: settings.pool.per_image, total: settings.pool.total },
+    );
+    // A builder is needed now and then: none waits for the next.
+    let builder_pool = Pool::new(host.clone(), PoolConfig { per_snapshot: 0, total: 0 });
+    let objects = Objects::open(&config.data.join("objects")).await?;
+    let logs = Logs::open(&config.data.join("logs")).await?;
+    let builder = Builder::new(host.clone(), builder_pool, builder_config(&config)?)?;
+    let node = Node {
+        state: state.clone(),
+        objects: objects.clone(),
+        logs: logs.clone(),
+        host,
+        pool: pool.clone(),
+        builder: builder.clone(),
+        config: LifecycleConfig {
+            directory: config.data.clone(),
+            endpoint_domain: config.shown_endpoint_domain(),
+            concurrent_builds: settings.concurrent_builds,
+            listen_timeout: Duration::from_secs(settings.listen_timeout_seconds),
+            terminated_retention: Duration::from_secs(settings.terminated_retention_seconds),
+            memory_quota_mib: settings.memory_quota_mib,
+        },
+    };
+    let keyring = Arc::new(RwLock::new(secrets.keyring));
+    let service = Service::start(node, keyring.clone(), secrets.page_key).await?;
+    network.prefill().await?;
+    builder.prepare().await.context("the builder cannot be prepared")?;
+
+    let keys = KeyTable(Arc::new(secrets.access_keys));
+    let s3 = hearth_s3::S3::new(objects, Arc::new(keys.clone()));
+    let services = hearth_api::Services {
+        control_plane: Arc::new(service.clone()),
+        keys: Arc::new(keys),
+        s3: s3_service(s3),
+        logs: Arc::new(LogService(logs)),
+    };
+    let names = vec!["localhost".into(), "127.0.0.1".into(), settings.listen.ip().to_string()];
+    let control_tls = authority.server_config(&names, &["h2", "http/1.1"])?;
+    let endpoint_names = vec![format!("*.{}", settings.endpoint_domain), settings.endpoint_domain.clone()];
+    let endpoint_tls = authority.server_config(&endpoint_names, &["h2", "http/1.1"])?;
+    let control = hearth_api::serve(
+        control_listener,
+        control_tls,
+        hearth_api::ApiConfig::default(),
+        services,
+        stop.clone().cancelled_owned(),
+    );
+    let gateway = hearth_gateway::serve(
+        vec![endpoint_listener],
+        endpoint_tls,
+        GatewayConfig::new(&settings.endpoint_domain),
+        Arc::new(Endpoints(service.clone())),
+        keyring,
+        stop.clone(),
+    );
+    let (control, gateway) = (tokio::spawn(control), tokio::spawn(gateway));
+    tracing::info!(api = %settings.listen, endpoints = %settings.endpoint_listen, "hearthd is ready");
+    told_to_stop().await?;
+    tracing::info!("stopping; MicroVMs go on");
+    stop.cancel();
+    let _both_ended = tokio::join!(control, gateway);
+    pool.stop().await;
+    network.stop().await?;
+    state.close().await;
+    Ok(())
+}
+
+async fn told_to_stop() -> anyhow::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    }
+}
+
+async fn bind(address: std::net::SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}. Free it, or set `{setting}` in hearthd.toml"))
+}
+
+/// The driver, with KVM where it passes the probe.
+fn find_driver(config: &Config) -> anyhow::Result<Qemu> {
+    let acceleration = match config.settings.acceleration {
+        AccelerationChoice::Kvm => Acceleration::Kvm,
+        AccelerationChoice::Tcg => Acceleration::Tcg,
+        AccelerationChoice::Auto => match kvm::probe(&std::env::current_exe()?) {
+            kvm::Usability::Usable => Acceleration::Kvm,
+            kvm::Usability::Unusable(cause) => {
+                tracing::info!(cause, "KVM cannot be used; guests run by translation");
+                Acceleration::Tcg
+            }
+        },
+    };
+    Ok(Qemu::find(&config.settings.qemu, acceleration)?)
+}
+
+/// What guests boot from, readable for VMMs.
+fn base_image(base: &Path, group: u32) -> anyhow::Result<BaseImage> {
+    let missing = || format!("the base image is not there ({}). Make it: make prepare", base.display());
+    let kernel_release = std::fs::read_to_string(base.join("kernel-release")).with_context(missing)?;
+    let image = BaseImage {
+        kernel: base.join("vmlinuz"),
+        initramfs: base.join("initramfs.cpio"),
+        kernel_release: kernel_release.trim().to_owned(),
+    };
+    disk::give(base, None, None, 0o711)?;
+    for file in [&image.kernel, &image.initramfs] {
+        disk::give(file, None, Some(group), 0o644).with_context(missing)?;
+    }
+    Ok(image)
+}
+
+fn builder_config(config: &Config) -> anyhow::Result<BuilderConfig> {
+    let trusted_certificates = match &config.settings.trusted_certificates {
+        Some(file) => std::fs::read_to_string(file)
+            .with_context(|| format!("cannot read trusted_certificates {}", file.display()))?,
+        None => String::new(),
+    };
+    Ok(BuilderConfig {
+        root_disk: config.base().join("builder.erofs"),
+        containers: config.base().join("containers"),
+        directory: config.data.join("builder"),
+        trusted_certificates,
+        vcpus: config.settings.builder_vcpus,
+    })
+}
+
+fn network_config(config: &Config) -> anyhow::Result<NetworkConfig> {
+    let network = &config.settings.network;
+    Ok(NetworkConfig {
+        pool_size: network.slots,
+        range: cidr(&network.range)?,
+        resolvers: network.resolvers.clone(),
+        prefix: network.prefix.clone(),
+        state_directory: config.runtime().join("netns"),
+        allow: network.allow.iter().map(|text| cidr(text)).collect::<anyhow::Result<_>>()?,
+        uplinks: network.uplinks.clone(),
+    })
+}
