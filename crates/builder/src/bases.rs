@@ -18,42 +18,29 @@ use crate::job::{Job, Outcome};
 pub struct BaseArchive {
     /// The file.
     pub path: PathBuf,
-    /// `rootfs`, `docker-archive` or `oci-archive`.
+    /// `docker-archive` or `oci-archive`.
     pub kind: String,
     /// What `FROM` says; the first is its name, the others are aliases.
     pub names: Vec<String>,
-    /// Environment of a `rootfs`, `KEY=VALUE`.
-    pub env: Vec<String>,
-    /// Command of a `rootfs`.
-    pub cmd: Vec<String>,
 }
 
 /// An entry of the index of the bases that this node made.
 #[derive(Debug, Deserialize)]
 struct IndexEntry {
-    file: String,
     names: Vec<String>,
-    #[serde(default)]
-    env: Vec<String>,
-    #[serde(default)]
-    cmd: Vec<String>,
 }
 
 impl Builder {
-    /// Makes the bases disk from the bases of this node, unless it is there.
+    /// Takes a copy of the prepared bases disk, unless this node has one of its own already.
     pub(super) async fn prepare_bases(&self) -> Result<(), BuildError> {
         let _alone = self.inner.bases.lock().await;
         if self.bases_disk().exists() {
             return Ok(());
         }
-        let archives = self.index()?.into_iter().map(|entry| BaseArchive {
-            path: self.inner.config.containers.join(entry.file),
-            kind: "rootfs".into(),
-            names: entry.names,
-            env: entry.env,
-            cmd: entry.cmd,
-        });
-        self.replace_bases_disk(&archives.collect::<Vec<_>>()).await
+        let making = tempfile::tempdir_in(&self.inner.config.directory)?;
+        let bases = making.path().join("bases.img");
+        disk::clone(&self.inner.config.bases_disk, &bases)?;
+        self.publish_bases(&bases)
     }
 
     /// Names of the container bases that this node made.
@@ -70,31 +57,30 @@ impl Builder {
     pub async fn import_base(&self, archive: BaseArchive) -> Result<(), BuildError> {
         self.prepare_bases().await?;
         let _alone = self.inner.bases.lock().await;
-        self.replace_bases_disk(&[archive]).await
+        self.add_to_bases(&archive).await
     }
 
     pub(super) fn bases_disk(&self) -> PathBuf {
         self.inner.config.directory.join("bases.img")
     }
 
-    async fn replace_bases_disk(&self, archives: &[BaseArchive]) -> Result<(), BuildError> {
+    async fn add_to_bases(&self, archive: &BaseArchive) -> Result<(), BuildError> {
+        tracing::info!(names = ?archive.names, "adding a container base");
         let making = tempfile::tempdir_in(&self.inner.config.directory)?;
         let bases = making.path().join("bases.img");
-        match self.bases_disk().exists() {
-            true => disk::clone(&self.bases_disk(), &bases)?,
-            false => drop(disk::create(&bases, BASES_BYTES)?),
-        }
-        for (index, archive) in archives.iter().enumerate() {
-            tracing::info!(names = ?archive.names, "adding a container base");
-            let directory = making.path().join(format!("guest{index}"));
-            std::fs::create_dir(&directory)?;
-            self.add_base(&directory, &bases, archive).await?;
-            std::fs::remove_dir_all(&directory)?;
-        }
-        std::fs::File::open(&bases)?.sync_all()?;
-        std::fs::rename(&bases, self.bases_disk())?;
-        durable::sync_directory(&self.inner.config.directory)?;
-        Ok(())
+        disk::clone(&self.bases_disk(), &bases)?;
+        let directory = making.path().join("guest");
+        std::fs::create_dir(&directory)?;
+        // The VMM's user has to find its way in; the files themselves say who may read them.
+        disk::give(making.path(), None, None, 0o711)?;
+        self.add_base(&directory, &bases, archive).await?;
+        self.publish_bases(&bases)
+    }
+
+    fn publish_bases(&self, bases: &Path) -> Result<(), BuildError> {
+        std::fs::File::open(bases)?.sync_all()?;
+        std::fs::rename(bases, self.bases_disk())?;
+        Ok(durable::sync_directory(&self.inner.config.directory)?)
     }
 
     /// Boots a builder that may write the bases disk, and has it add one archive.
@@ -106,20 +92,11 @@ impl Builder {
         }
         let mut disks = self.empty_disks(directory, &shape)?;
         disks[2] = bases.to_owned();
-        disks[3] = directory.join("archive");
-        // A copy, since the VMM's user must be able to read it; shared with the original where the file system can.
-        disk::clone(&archive.path, &disks[3]).or_else(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => Ok(()),
-            _ => Err(error),
-        })?;
+        std::fs::remove_file(&disks[3])?;
+        disks[3] = archive.path.clone();
         let guest = self.boot(&Boot { directory, shape: &shape, more_disks: &disks }).await?;
-        let flags = |flag: &str, values: &[String]| -> Vec<String> {
-            values.iter().flat_map(|value| [flag.to_owned(), value.clone()]).collect()
-        };
         let mut argv = vec!["/usr/lib/hearth/add-base".to_owned(), "--kind".into(), archive.kind.clone()];
-        argv.extend(flags("--as", &archive.names));
-        argv.extend(flags("--env", &archive.env));
-        argv.extend(flags("--cmd", &archive.cmd));
+        argv.extend(archive.names.iter().flat_map(|name| ["--as".to_owned(), name.clone()]));
         let job = Job { argv, env: vec![format!("ARCHIVE_BYTES={archive_bytes}")] };
         let outcome = job.run(guest.agent(), None).await;
         guest.destroy().await;

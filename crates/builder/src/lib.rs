@@ -46,6 +46,8 @@ pub struct BuilderConfig {
     pub root_disk: PathBuf,
     /// Directory of the container bases made by this node, with their `index.json`.
     pub containers: PathBuf,
+    /// The prepared disk of those bases.
+    pub bases_disk: PathBuf,
     /// Directory of the builder's own snapshot, bases disk and layer caches.
     pub directory: PathBuf,
     /// Certificates that builds trust besides the container base's own; empty for none.

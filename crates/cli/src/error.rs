@@ -126,11 +126,9 @@ impl Error {
                     };
                 }
                 // An `io::Error` hides the error it wraps from `source`.
-                if let Some(tls) = io
-                    .get_ref()
-                    .and_then(|inner| inner.downcast_ref::<rustls::Error>())
-                {
-                    return Self::from_tls(tls);
+                if let Some(inner) = io.get_ref() {
+                    next = Some(inner);
+                    continue;
                 }
             }
             if let Some(tls) = error.downcast_ref::<rustls::Error>() {
@@ -203,7 +201,7 @@ mod tests {
     #[test]
     fn an_untrusted_certificate_is_told_from_other_failures() {
         let tls = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
-        let error = Error::from_transport(&io::Error::other(tls), "https://x");
+        let error = Error::from_transport(&io::Error::other(io::Error::other(tls)), "https://x");
         assert!(matches!(error, Error::Certificate(_)), "{error:?}");
     }
 

@@ -212,6 +212,34 @@ fn curl_reaches_the_endpoint_through_the_gateway_with_a_token() {
     assert_eq!(err(&output).lines().count(), 1);
 }
 
+#[test]
+fn logs_are_those_of_the_microvm_and_need_a_role() {
+    let fake = Fake::start(|seen| match seen.line().as_str() {
+        "POST /" => {
+            let event = |stream: &str, text: &str| json!({ "eventId": text, "logStreamName": stream, "timestamp": 1, "message": text });
+            ok(
+                json!({ "events": [event(&format!("2026/01/02[1.0]{A}"), "mine"), event(&format!("2026/01/02[1.0]{B}"), "other")] }),
+            )
+        }
+        line if line.ends_with(A) => {
+            let mut vm = vm(A, "RUNNING");
+            vm["executionRoleArn"] = "arn:aws:iam::123456789012:role/r".into();
+            ok(vm)
+        }
+        _ => ok(vm(B, "RUNNING")),
+    });
+    assert_eq!(out(&fake.hearth(&["logs", A])), "mine\n");
+    let sent = fake.seen().last().expect("asked").json();
+    assert_eq!(sent["logGroupName"], "/aws/lambda-microvms/demo");
+    let output = fake.hearth(&["logs", B]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        err(&output).ends_with("launched without a role. Give it one: hearth run NAME --role ARN.\n"),
+        "{}",
+        err(&output)
+    );
+}
+
 /// A service where the image builds to `state` and its log has one line more at each look.
 fn building(state: &'static str) -> Fake {
     let looks = AtomicUsize::new(0);

@@ -5,7 +5,7 @@ use std::{io, sync::Arc};
 use async_trait::async_trait;
 use hearth_gateway::{GateError, MicroVms};
 use hearth_lifecycle::Service;
-use hearth_logs::Logs;
+use hearth_logs::LogsService;
 use hearth_wire::Caller;
 use http_body_util::BodyExt;
 use serde_json::Value;
@@ -55,7 +55,7 @@ pub(crate) fn s3_service(s3: hearth_s3::S3) -> hearth_api::S3Service {
 }
 
 /// The logs, for the API.
-pub(crate) struct LogService(pub Logs);
+pub(crate) struct LogService(pub LogsService);
 
 #[async_trait]
 impl hearth_api::JsonService for LogService {

@@ -11,7 +11,7 @@ use hearth_builder::{Builder, BuilderConfig};
 use hearth_gateway::{GatewayConfig, ca::Authority};
 use hearth_guest::{BaseImage, Host, HostConfig, Pool, pool::PoolConfig};
 use hearth_lifecycle::{LifecycleConfig, Node, Service};
-use hearth_logs::Logs;
+use hearth_logs::{Logs, LogsService};
 use hearth_network::{Network, NetworkConfig};
 use hearth_state::State;
 use hearth_storage::{disk, objects::Objects};
@@ -100,7 +100,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         control_plane: Arc::new(service.clone()),
         keys: Arc::new(keys),
         s3: s3_service(s3),
-        logs: Arc::new(LogService(logs)),
+        logs: Arc::new(LogService(LogsService::new(logs))),
     };
     let names = vec!["localhost".into(), "127.0.0.1".into(), settings.listen.ip().to_string()];
     let control_tls = authority.server_config(&names, &["h2", "http/1.1"])?;
@@ -188,6 +188,7 @@ fn builder_config(config: &Config) -> anyhow::Result<BuilderConfig> {
     Ok(BuilderConfig {
         root_disk: config.base().join("builder.erofs"),
         containers: config.base().join("containers"),
+        bases_disk: config.base().join("bases.img"),
         directory: config.data.join("builder"),
         trusted_certificates,
         vcpus: config.settings.builder_vcpus,

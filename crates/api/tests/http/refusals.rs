@@ -64,27 +64,17 @@ async fn a_wrong_secret_key_or_token_is_refused() {
 async fn whatever_is_changed_after_signing_is_noticed() {
     let server = Server::start().await;
     let path = format!("/2025-09-09/microvm-images/{}", image_arn("demo"));
-    let changes: [fn(&mut Request<bytes::Bytes>); 5] = [
-        |request| *request.method_mut() = http::Method::DELETE,
-        |request| *request.body_mut() = bytes::Bytes::from_static(b"{}"),
-        |request| {
-            *request.uri_mut() = request
-                .uri()
-                .to_string()
-                .replace("demo", "other")
-                .parse()
-                .expect("uri")
-        },
-        |request| *request.uri_mut() = format!("{}?maxResults=1", request.uri()).parse().expect("uri"),
-        |request| {
-            *request.uri_mut() = request
-                .uri()
-                .to_string()
-                .replace(':', "%3A")
-                .replacen("https%3A", "https:", 1)
-                .parse()
-                .expect("uri")
-        },
+    let rewrite = |request: &mut Request<bytes::Bytes>, from: &str, to: &str| {
+        *request.uri_mut() = request.uri().to_string().replace(from, to).parse().expect("uri");
+    };
+    type Change<'a> = &'a dyn Fn(&mut Request<bytes::Bytes>);
+    let changes: [Change<'_>; 6] = [
+        &|request| *request.method_mut() = http::Method::DELETE,
+        &|request| *request.body_mut() = bytes::Bytes::from_static(b"{}"),
+        &|request| rewrite(request, ":demo", ":other"),
+        &|request| rewrite(request, ":demo", ":demo?maxResults=1"),
+        &|request| rewrite(request, ":demo", "%3Ademo"),
+        &|request| rewrite(request, ":demo", "%253Ademo"),
     ];
     for change in changes {
         let mut request = server.request("GET", &path, "");
@@ -248,7 +238,7 @@ async fn a_body_over_the_limit_is_413() {
     let server = Server::start().await;
     let answer = server.call("POST", RUN, &" ".repeat((1 << 20) + 1)).await;
     assert_eq!(answer.error(), (413, "RequestEntityTooLargeException"));
-    let just_fits = format!("{{\"imageIdentifier\":\"x\"{}}}", " ".repeat((1 << 20) - 24));
+    let just_fits = format!("{{\"imageIdentifier\":\"x\"{}}}", " ".repeat((1 << 20) - 23));
     assert_eq!(just_fits.len(), 1 << 20);
     assert_eq!(server.call("POST", RUN, &just_fits).await.status, 200);
 }

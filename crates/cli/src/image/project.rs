@@ -14,10 +14,6 @@ use crate::error::{Error, Result};
 /// The port of the hooks when hooks are named without one.
 const DEFAULT_HOOKS_PORT: i32 = 9000;
 
-/// The variable that asks the builder to trust the host's certificate authorities. The API has no
-/// member for it, and an environment reaches the builder from every client.
-const TRUST_HOST_CA: &str = "HEARTH_TRUST_HOST_CA";
-
 /// Settings of a project. Members that are left out are left to the service.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
@@ -30,8 +26,6 @@ pub(super) struct Project {
     pub(super) all_capabilities: bool,
     /// The role of the build.
     pub(super) role: Option<String>,
-    /// Whether the build trusts the certificate authorities of the machine it runs on.
-    pub(super) trust_host_ca: bool,
     hooks: HookTable,
 }
 
@@ -69,9 +63,6 @@ pub(super) struct Options {
     /// Give the application every capability: mounts, FUSE, nested containers
     #[arg(long)]
     all_capabilities: bool,
-    /// Let the build trust the certificate authorities of the machine it runs on
-    #[arg(long)]
-    trust_host_ca: bool,
 }
 
 impl Project {
@@ -82,7 +73,7 @@ impl Project {
             Ok(text) => toml::from_str::<Self>(&text).map_err(|error| {
                 let line = error
                     .span()
-                    .map_or(1, |span| text[..span.start].lines().count().max(1));
+                    .map_or(1, |span| 1 + text[..span.start].matches('\n').count());
                 let cause = format!("{}, line {line}: {}", path.display(), error.message());
                 Error::failed(cause, "Correct the file")
             })?,
@@ -97,7 +88,6 @@ impl Project {
         self.memory = options.memory.or(self.memory);
         self.role = options.role.clone().or(self.role.take());
         self.all_capabilities |= options.all_capabilities;
-        self.trust_host_ca |= options.trust_host_ca;
         self.hooks.port = options.hooks_port.or(self.hooks.port);
         for variable in &options.env {
             let (name, value) = variable
@@ -125,11 +115,7 @@ impl Project {
 
     /// The environment as the API takes it; None when there is none.
     pub(super) fn environment(&self) -> Option<HashMap<String, String>> {
-        let mut env: HashMap<_, _> = self.env.clone().into_iter().collect();
-        if self.trust_host_ca {
-            env.insert(TRUST_HOST_CA.to_owned(), "1".to_owned());
-        }
-        (!env.is_empty()).then_some(env)
+        (!self.env.is_empty()).then(|| self.env.clone().into_iter().collect())
     }
 
     /// The hooks as the API takes them; None when none is enabled.
@@ -197,14 +183,12 @@ mod tests {
             memory: Some(1024),
             env: vec!["A=2=3".into()],
             hooks: vec!["ready=90".into()],
-            trust_host_ca: true,
             ..Options::default()
         };
         let text = "memory = 512\nenv = { A = '1', B = 'b' }\nhooks = { port = 9001, ready = 60, run = 5 }";
         let project = load(text, options).expect("loaded");
         assert_eq!(project.memory, Some(1024));
-        let env = project.environment().expect("some");
-        assert_eq!((env["A"].as_str(), env[TRUST_HOST_CA].as_str()), ("2=3", "1"));
+        assert_eq!(project.environment().expect("some")["A"], "2=3");
         let hooks = project.hooks().expect("some");
         assert_eq!(hooks.port, Some(9001));
         assert_eq!(

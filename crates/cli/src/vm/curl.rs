@@ -33,8 +33,8 @@ pub(crate) struct Curl {
     #[arg(short = 'X', long = "request", value_name = "METHOD")]
     method: Option<Method>,
     /// The body; @FILE reads it from a file, @- from standard input
-    #[arg(short, long)]
-    data: Option<String>,
+    #[arg(short = 'd', long = "data", value_name = "DATA")]
+    body: Option<String>,
     /// A header, `Name: value`; may be repeated
     #[arg(short = 'H', long = "header", value_name = "HEADER", value_parser = header)]
     headers: Vec<(HeaderName, HeaderValue)>,
@@ -81,7 +81,7 @@ impl Curl {
         token: impl Iterator<Item = (&'a String, &'a String)>,
     ) -> Result<Request<Full<Bytes>>> {
         let slash = if self.path.starts_with('/') { "" } else { "/" };
-        let method = self.method.unwrap_or(if self.data.is_some() {
+        let method = self.method.unwrap_or(if self.body.is_some() {
             Method::POST
         } else {
             Method::GET
@@ -95,7 +95,7 @@ impl Curl {
         for (name, value) in token {
             request = request.header(name, value);
         }
-        let body = self.data.as_deref().map(body).transpose()?;
+        let body = self.body.as_deref().map(body).transpose()?;
         let mut request = request
             .body(Full::new(body.clone().unwrap_or_default()))
             .map_err(|error| {

@@ -38,7 +38,7 @@ pub(crate) struct Run {
     /// End it after that long, at most 28800
     #[arg(long, value_name = "SECONDS")]
     max_duration: Option<i32>,
-    /// The role whose credentials it gets
+    /// The role whose credentials it gets; its output is kept for `hearth logs` only with one
     #[arg(long, value_name = "ARN")]
     role: Option<String>,
 }

@@ -136,7 +136,7 @@ fn disk(config: &Config) -> Finding {
 
 fn base(config: &Config) -> Finding {
     let base = config.base();
-    let missing = ["vmlinuz", "initramfs.cpio", "kernel-release", "builder.erofs", "containers/index.json"]
+    let missing = ["vmlinuz", "initramfs.cpio", "kernel-release", "builder.erofs", "bases.img", "containers/index.json"]
         .into_iter()
         .find(|name| !base.join(name).exists());
     match missing {

@@ -1,6 +1,7 @@
 use futures::TryStreamExt;
 use hearth_builder::{BaseArchive, BuildError};
 use hearth_state::Table;
+use hearth_storage::disk;
 use hearth_wire::{ApiError, Caller, Timestamp, types::*};
 use tokio::io::AsyncWriteExt;
 
@@ -23,6 +24,7 @@ impl Service {
             .await
             .map_err(|error| refused(error.build_code(), &error))?;
         let directory = tempfile::tempdir_in(&self.config().directory).map_err(internal)?;
+        disk::give(directory.path(), None, None, 0o711).map_err(internal)?;
         let path = directory.path().join("archive");
         let mut file = tokio::fs::File::create_new(&path).await.map_err(internal)?;
         let mut stream = std::pin::pin!(object.stream(None));
@@ -34,8 +36,6 @@ impl Service {
             path: path.clone(),
             kind: kind.into(),
             names: vec![request.name.clone()],
-            env: Vec::new(),
-            cmd: Vec::new(),
         };
         // Which of the two it is shows only when it is read, and that happens in the guest.
         let mut imported = self.node().builder.import_base(archive("docker-archive")).await;

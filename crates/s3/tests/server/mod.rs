@@ -9,10 +9,10 @@ use aws_sdk_s3::{
 use hearth_s3::{S3, SecretKey, SecretKeys};
 use hearth_storage::objects::Objects;
 
-pub const ME: &str = "111111111111";
+pub(crate) const ME: &str = "111111111111";
 
 /// Keys by id.
-pub struct Keys(HashMap<&'static str, SecretKey>);
+pub(crate) struct Keys(HashMap<&'static str, SecretKey>);
 
 #[async_trait::async_trait]
 impl SecretKeys for Keys {
@@ -22,13 +22,13 @@ impl SecretKeys for Keys {
 }
 
 /// A running store; it ends with the test's runtime.
-pub struct Server {
-    pub address: std::net::SocketAddr,
-    pub dir: tempfile::TempDir,
+pub(crate) struct Server {
+    pub(crate) address: std::net::SocketAddr,
+    pub(crate) dir: tempfile::TempDir,
 }
 
 impl Server {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let key = |account: &str, token: Option<&str>| SecretKey {
             secret: "secret".to_owned(),
@@ -66,7 +66,7 @@ impl Server {
     }
 
     /// The AWS SDK for Rust with a key of ours.
-    pub fn client(&self, key: &str, secret: &str, token: Option<&str>) -> Client {
+    pub(crate) fn client(&self, key: &str, secret: &str, token: Option<&str>) -> Client {
         let credentials = Credentials::new(key, secret, token.map(str::to_owned), None, "test");
         let config = aws_sdk_s3::Config::builder()
             .behavior_version_latest()
@@ -79,7 +79,7 @@ impl Server {
         Client::from_conf(config)
     }
 
-    pub fn me(&self) -> Client {
+    pub(crate) fn me(&self) -> Client {
         self.client("AKIDME", "secret", None)
     }
 }

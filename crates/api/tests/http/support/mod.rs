@@ -29,7 +29,6 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) fake: Arc<Fake>,
     pub(crate) client_tls: Arc<rustls::ClientConfig>,
-    pub(crate) certificate_pem: String,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
@@ -78,7 +77,7 @@ impl Server {
             address,
             fake,
             client_tls: Arc::new(client_tls),
-            certificate_pem: cert.pem(),
+
             stop,
             task,
         }

@@ -1,0 +1,67 @@
+# Two commands matter: `make demo` and `make test`. Each installs what it needs.
+#
+#   make demo [KEEP=1]   the main job, on this machine, for real
+#   make test            every check and every test
+#   make bench           figures, as ratios measured side by side
+#   make build           the release binaries
+#   make prepare         what guests boot from (kernel, initramfs, builder, container bases)
+#   make up              the daemon
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: demo test bench build prepare up packages check unit-tests vm-tests clean
+
+HEARTH_DATA ?= /var/lib/hearth
+BASE := $(HEARTH_DATA)/base
+TARGET := x86_64-unknown-linux-gnu
+AGENT := target/agent/$(TARGET)/agent/hearth-agent
+VENV := target/venv
+export HEARTH_DATA
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+demo: build prepare
+	demo/run
+
+up: build prepare
+	target/release/hearth up
+
+build: target/.packages
+	scripts/progress "building hearth (release)" cargo build --release --locked -p hearth-daemon -p hearth-cli
+	RUSTFLAGS="-C target-feature=+crt-static" scripts/progress "building the guest agent (static)" \
+		cargo build --profile agent --locked --target $(TARGET) --target-dir target/agent -p hearth-agent
+
+prepare: build
+	mkdir -p $(HEARTH_DATA)
+	images/prepare $(BASE) $(AGENT)
+
+# Debian packages and, where there is none, a Rust toolchain.
+packages: target/.packages
+target/.packages: packages images/packages
+	mkdir -p target
+	scripts/install packages images/packages
+	touch $@
+
+$(VENV)/.ready: tests/requirements.txt target/.packages
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	touch $@
+
+test: check unit-tests vm-tests
+
+check: target/.packages
+	cargo fmt --all -- --check
+	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+	python3 scripts/licences.py
+
+unit-tests: target/.packages
+	cargo test --release --locked --workspace --quiet
+
+vm-tests: build prepare $(VENV)/.ready
+	$(VENV)/bin/python -m pytest tests -q
+
+bench: build prepare $(VENV)/.ready
+	$(VENV)/bin/python bench/run.py
+
+clean:
+	rm -rf target

@@ -1,0 +1,59 @@
+"""A daemon of the tests' own: fresh state, own ports, own network names, the machine's prepared base image."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import time
+
+import pytest
+
+from support import Hearth
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+DATA = pathlib.Path(os.environ.get("HEARTH_TEST_DATA", "/var/tmp/hearth-test"))
+BASE = pathlib.Path(os.environ.get("HEARTH_DATA", "/var/lib/hearth")) / "base"
+
+SETTINGS = f"""
+listen = "127.0.0.1:9701"
+endpoint_listen = "127.0.0.1:9443"
+base = "{BASE}"
+first_user_id = 3000000
+listen_timeout_seconds = 5
+
+[network]
+prefix = "hearthtst"
+range = "100.66.0.0/16"
+"""
+
+
+@pytest.fixture(scope="session")
+def hearth():
+    """A running daemon with the interpreter image built."""
+    daemon = Hearth(ROOT, DATA)
+    daemon.stop_leftover()
+    # The builder's own snapshot and bases cost a minute to make and hold no state of a test.
+    for path in DATA.glob("*") if DATA.exists() else []:
+        if path.name != "builder":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    DATA.mkdir(parents=True, exist_ok=True)
+    (DATA / "hearthd.toml").write_text(SETTINGS)
+    daemon.start()
+    yield daemon
+    daemon.stop(everything=True)
+
+
+@pytest.fixture(scope="session")
+def image(hearth):
+    """The code interpreter, all hooks enabled, 512 MiB tier."""
+    hearth.cli("image", "build", str(ROOT / "examples/code-interpreter"), "--name", "interpreter")
+    return "interpreter"
+
+
+@pytest.fixture
+def microvm(hearth, image):
+    """A running MicroVM that wakes on requests."""
+    vm = hearth.run(image, idlePolicy=dict(maxIdleDurationSeconds=3600, suspendedDurationSeconds=3600, autoResumeEnabled=True))
+    yield vm
+    vm.terminate()

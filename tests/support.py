@@ -1,0 +1,217 @@
+"""What the tests speak: boto3 for the API, requests for endpoints, the command line for a person's habits."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import ssl
+import subprocess
+import time
+import http.client
+
+import boto3
+import botocore.config
+
+
+def wait_for(what, condition, seconds=60, pause=0.05):
+    """Polls until the condition gives something; its last value otherwise tells what was there."""
+    end = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < end, f"{what}: not within {seconds} s"
+        time.sleep(pause)
+
+
+class Hearth:
+    """A daemon with its data directory."""
+
+    def __init__(self, root, data):
+        self.root, self.data = root, data
+        self.binary = root / "target/release/hearth"
+        self.clients = {}
+
+    @property
+    def environment(self):
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
+        return {**clean, "HEARTH_DATA": str(self.data)}
+
+    def cli(self, *arguments, check=True):
+        done = subprocess.run(
+            [self.binary, *arguments], env=self.environment, capture_output=True, text=True, timeout=900
+        )
+        assert not check or done.returncode == 0, f"hearth {' '.join(arguments)}: {done.stdout}{done.stderr}"
+        return done
+
+    def json(self, *arguments):
+        return json.loads(self.cli("--json", *arguments).stdout)
+
+    def start(self):
+        self.cli("up")
+        self.settings = json.loads((self.data / "client.json").read_text())
+        self.clients = {}
+
+    def stop(self, everything=False):
+        self.cli("down", *(["--all"] if everything else []))
+
+    def stop_leftover(self):
+        if (self.data / "hearthd.pid").exists() and (self.data / "client.json").exists():
+            self.cli("down", "--all", check=False)
+
+    @property
+    def pid(self):
+        return int((self.data / "hearthd.pid").read_text())
+
+    def kill(self):
+        """As a power cut would end the daemon; MicroVMs go on."""
+        pid = self.pid
+        os.kill(pid, signal.SIGKILL)
+        wait_for("the daemon's end", lambda: not pathlib.Path(f"/proc/{pid}/exe").exists())
+
+    def client(self, service="lambda-microvms"):
+        if service not in self.clients:
+            self.clients[service] = boto3.client(
+                service,
+                endpoint_url=self.settings["endpointUrl"],
+                region_name=self.settings["region"],
+                aws_access_key_id=self.settings["accessKeyId"],
+                aws_secret_access_key=self.settings["secretAccessKey"],
+                verify=self.settings["ca"],
+                config=botocore.config.Config(retries={"max_attempts": 1}, s3={"addressing_style": "path"}),
+            )
+        return self.clients[service]
+
+    def account(self):
+        return self.client("sts").get_caller_identity()["Account"]
+
+    def arn(self, name):
+        return f"arn:aws:lambda:{self.settings['region']}:{self.account()}:microvm-image:{name}"
+
+    def role(self):
+        return f"arn:aws:iam::{self.account()}:role/hearth-test"
+
+    def base_arn(self):
+        return self.client().list_managed_microvm_images()["items"][0]["imageArn"]
+
+    def upload(self, key, body, bucket="test-artifacts"):
+        s3 = self.client("s3")
+        if bucket not in [entry["Name"] for entry in s3.list_buckets()["Buckets"]]:
+            s3.create_bucket(Bucket=bucket)
+        s3.put_object(Bucket=bucket, Key=key, Body=body)
+        return f"s3://{bucket}/{key}"
+
+    def create_image(self, name, uri, **more):
+        arguments = dict(
+            name=name, baseImageArn=self.base_arn(), buildRoleArn=self.role(), codeArtifact={"uri": uri},
+            resources=[{"minimumMemoryInMiB": 512}],
+        )
+        return self.client().create_microvm_image(**{**arguments, **more})
+
+    def await_image(self, name, seconds=300):
+        arn = self.arn(name)
+        busy = ("CREATING", "UPDATING", "DELETING")
+
+        def settled():
+            image = self.client().get_microvm_image(imageIdentifier=arn)
+            return image if image["state"] not in busy else None
+
+        return wait_for(f"image {name}", settled, seconds, 0.2)
+
+    def build_of(self, name, version="1.0"):
+        arn = self.arn(name)
+        builds = self.client().list_microvm_image_builds(imageIdentifier=arn, imageVersion=version)["items"]
+        return self.client().get_microvm_image_build(
+            imageIdentifier=arn, imageVersion=version, buildId=builds[0]["buildId"]
+        )
+
+    def delete_image(self, name):
+        self.client().delete_microvm_image(imageIdentifier=self.arn(name))
+        wait_for("the image's end", lambda: not self.image_exists(name))
+
+    def image_exists(self, name):
+        try:
+            self.client().get_microvm_image(imageIdentifier=self.arn(name))
+            return True
+        except self.client().exceptions.ResourceNotFoundException:
+            return False
+
+    def log_of(self, name):
+        pages = self.client("logs").get_paginator("filter_log_events").paginate(
+            logGroupName=f"/aws/lambda-microvms/{name}"
+        )
+        return "\n".join(event["message"] for page in pages for event in page["events"])
+
+    def run(self, image, ready=True, **more):
+        made = self.client().run_microvm(imageIdentifier=self.arn(image), **more)
+        vm = MicroVm(self, made)
+        return vm.await_state("RUNNING") if ready else vm
+
+
+class MicroVm:
+    """One MicroVM and its endpoint."""
+
+    def __init__(self, hearth, made):
+        self.hearth, self.id, self.endpoint = hearth, made["microvmId"], made["endpoint"]
+        self.tokens = {}
+
+    @property
+    def object(self):
+        return self.hearth.client().get_microvm(microvmIdentifier=self.id)
+
+    @property
+    def state(self):
+        return self.object["state"]
+
+    def await_state(self, *states, seconds=60):
+        def there():
+            now = self.object
+            assert now["state"] in states or now["state"] != "TERMINATED", f"terminated: {now.get('stateReason')}"
+            return now["state"] in states
+
+        wait_for(f"{self.id} in {states}", there, seconds)
+        return self
+
+    def suspend(self):
+        self.hearth.client().suspend_microvm(microvmIdentifier=self.id)
+        return self.await_state("SUSPENDED")
+
+    def resume(self):
+        self.hearth.client().resume_microvm(microvmIdentifier=self.id)
+        return self.await_state("RUNNING")
+
+    def terminate(self):
+        self.hearth.client().terminate_microvm(microvmIdentifier=self.id)
+        return self.await_state("TERMINATED")
+
+    def token(self, *ports, minutes=60):
+        allowed = [{"port": port} for port in ports] or [{"allPorts": {}}]
+        answer = self.hearth.client().create_microvm_auth_token(
+            microvmIdentifier=self.id, expirationInMinutes=minutes, allowedPorts=allowed
+        )
+        return answer["authToken"]["X-aws-proxy-auth"]
+
+    def request(self, method="GET", path="/", body=None, headers=None, port=8080, token=None, timeout=120):
+        """A request through TLS at the endpoint: (status, headers, body)."""
+        host, _, gateway_port = self.endpoint.partition(":")
+        context = ssl.create_default_context(cafile=self.hearth.settings["ca"])
+        gateway = self.hearth.settings["gateway"].split(":")
+        raw = socket.create_connection((gateway[0], int(gateway[1])), timeout=timeout)
+        connection = http.client.HTTPSConnection(host, int(gateway_port or 443), context=context, timeout=timeout)
+        connection.sock = context.wrap_socket(raw, server_hostname=host)
+        if token is None:
+            token = self.tokens.setdefault(port, self.token(port))
+        all_headers = {"X-aws-proxy-port": str(port), **({"X-aws-proxy-auth": token} if token else {}), **(headers or {})}
+        connection.request(method, path, body=body, headers=all_headers)
+        response = connection.getresponse()
+        content = response.read()
+        connection.close()
+        return response.status, dict(response.getheaders()), content
+
+    def python(self, code):
+        """Runs code in the interpreter; the repr of its last expression, or its traceback."""
+        status, _, body = self.request("POST", "/run", body=code.encode())
+        assert status == 200, (status, body)
+        answer = json.loads(body)
+        return answer["error"] or answer["result"] or answer["stdout"]
