@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2154 # variables are shared between the parts
 # The disk of container bases that every builder reads. Expects common.sh, containers.sh and builder.sh.
 
 # Room for bases that an operator adds; sparse, so it costs what it holds.

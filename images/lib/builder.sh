@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2154 # variables are shared between the parts
 # The builder MicroVM's root disk. Expects common.sh, debian.sh and containers.sh.
 
 # builder.erofs: Debian with buildah and the job scripts of images/builder/usr/lib/hearth.
@@ -12,7 +12,7 @@ make_builder() {
         stamp builder-packages "$hash"
     fi
     mapfile -t files < <(find "$HERE/builder/etc" "$HERE/builder/usr" -type f | LC_ALL=C sort)
-    hash=$(hash_of "$STAMPS/builder-packages" "${files[@]}")
+    hash=$(hash_of "$STAMPS/builder-packages" "$HERE/lib/builder.sh" "${files[@]}")
     if ! is_fresh builder "$hash" builder.erofs; then
         step "builder: root disk"
         unpack_builder "$tree"
@@ -30,6 +30,24 @@ unpack_builder() {
     tar -C "$1" -xf "$OUT/.builder-packages.tar" --numeric-owner --xattrs --xattrs-include='*'
     cp -r "$HERE"/builder/etc "$HERE"/builder/usr "$1"
     chmod 755 "$1"/usr/lib/hearth/{build,add-base}
+    make_step_devices "$1/usr/lib/hearth/dev"
+}
+
+# make_step_devices DIRECTORY: what a Dockerfile's steps find in /dev.
+make_step_devices() {
+    mkdir -p "$1/pts"
+    mkdir -m 1777 "$1/shm" "$1/mqueue"
+    mknod -m 666 "$1/null" c 1 3
+    mknod -m 666 "$1/zero" c 1 5
+    mknod -m 666 "$1/full" c 1 7
+    mknod -m 666 "$1/random" c 1 8
+    mknod -m 666 "$1/urandom" c 1 9
+    mknod -m 666 "$1/tty" c 5 0
+    ln -s pts/ptmx "$1/ptmx"
+    ln -s /proc/self/fd "$1/fd"
+    ln -s /proc/self/fd/0 "$1/stdin"
+    ln -s /proc/self/fd/1 "$1/stdout"
+    ln -s /proc/self/fd/2 "$1/stderr"
 }
 
 install_builder_packages() {

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2154 # variables are shared between the parts
 # Steps, stamps and durable publishing, shared by the files beside this one. Expects HERE and OUT.
 
 LOG=$OUT/prepare.log

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2154 # variables are shared between the parts
 # Container bases: what a Dockerfile's FROM finds without a network. Expects common.sh and debian.sh.
 
 # containers/*.tar and containers/index.json, which tells their names, environment and command.

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2154 # variables are shared between the parts
 # Debian packages for the guest, whatever release the host runs. Expects common.sh.
 
 SUITE=trixie

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2154 # variables are shared between the parts
 # Guest kernel, its modules, and the initramfs. Expects common.sh and debian.sh.
 
 KERNEL_PACKAGE=linux-image-cloud-amd64

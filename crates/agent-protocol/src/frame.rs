@@ -36,7 +36,11 @@ pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, FrameError> {
 /// Decodes the body of one frame; every byte must belong to the message.
 pub fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, FrameError> {
     let (message, rest) = postcard::take_from_bytes(body)?;
-    if rest.is_empty() { Ok(message) } else { Err(FrameError::TrailingBytes(rest.len())) }
+    if rest.is_empty() {
+        Ok(message)
+    } else {
+        Err(FrameError::TrailingBytes(rest.len()))
+    }
 }
 
 /// Reads one frame; `None` when the other side closed between frames.
@@ -90,7 +94,10 @@ mod tests {
     #[test]
     fn an_announced_length_over_the_limit_is_refused_before_it_is_allocated() {
         let wire = u32::MAX.to_le_bytes();
-        assert!(matches!(read_frame::<Reply>(&mut wire.as_slice()), Err(FrameError::TooLarge(_))));
+        assert!(matches!(
+            read_frame::<Reply>(&mut wire.as_slice()),
+            Err(FrameError::TooLarge(_))
+        ));
     }
 
     #[test]
@@ -98,6 +105,9 @@ mod tests {
         let mut frame = encode(&Reply::Done).expect("encodes");
         frame.push(0);
         frame[0] += 1;
-        assert!(matches!(read_frame::<Reply>(&mut frame.as_slice()), Err(FrameError::TrailingBytes(1))));
+        assert!(matches!(
+            read_frame::<Reply>(&mut frame.as_slice()),
+            Err(FrameError::TrailingBytes(1))
+        ));
     }
 }

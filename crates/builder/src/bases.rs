@@ -10,14 +10,16 @@ use hearth_guest::{Boot, DiskShape};
 use hearth_storage::{disk, durable};
 use serde::Deserialize;
 
-use super::{BASES_BYTES, BuildError, Builder, MAX_CONTEXT_BYTES, shape};
+use super::{BASES_BYTES, BuildError, Builder, MAX_CONTEXT_BYTES, shape, stretch};
 use crate::job::{Job, Outcome};
 
 /// An archive that becomes a container base.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BaseArchive {
-    /// The file.
+    /// The file; it is made as long as the disk that the guest takes it for.
     pub path: PathBuf,
+    /// Length of its content.
+    pub bytes: u64,
     /// `docker-archive` or `oci-archive`.
     pub kind: String,
     /// What `FROM` says; the first is its name, the others are aliases.
@@ -84,20 +86,45 @@ impl Builder {
     }
 
     /// Boots a builder that may write the bases disk, and has it add one archive.
-    async fn add_base(&self, directory: &Path, bases: &Path, archive: &BaseArchive) -> Result<(), BuildError> {
+    async fn add_base(
+        &self,
+        directory: &Path,
+        bases: &Path,
+        archive: &BaseArchive,
+    ) -> Result<(), BuildError> {
         let shape = shape(self.inner.config.vcpus, DiskShape::writable(BASES_BYTES));
-        let archive_bytes = std::fs::metadata(&archive.path)?.len();
-        if archive_bytes > MAX_CONTEXT_BYTES {
-            return Err(BuildError::ArchiveInvalid(format!("the archive has more than {MAX_CONTEXT_BYTES} bytes")));
+        if archive.bytes > MAX_CONTEXT_BYTES {
+            return Err(BuildError::ArchiveInvalid(format!(
+                "the archive has more than {MAX_CONTEXT_BYTES} bytes"
+            )));
         }
+        stretch(&archive.path)?;
         let mut disks = self.empty_disks(directory, &shape)?;
         disks[2] = bases.to_owned();
         std::fs::remove_file(&disks[3])?;
         disks[3] = archive.path.clone();
-        let guest = self.boot(&Boot { directory, shape: &shape, more_disks: &disks }).await?;
-        let mut argv = vec!["/usr/lib/hearth/add-base".to_owned(), "--kind".into(), archive.kind.clone()];
-        argv.extend(archive.names.iter().flat_map(|name| ["--as".to_owned(), name.clone()]));
-        let job = Job { argv, env: vec![format!("ARCHIVE_BYTES={archive_bytes}")] };
+        let guest = self
+            .boot(&Boot {
+                directory,
+                shape: &shape,
+                more_disks: &disks,
+            })
+            .await?;
+        let mut argv = vec![
+            "/usr/lib/hearth/add-base".to_owned(),
+            "--kind".into(),
+            archive.kind.clone(),
+        ];
+        argv.extend(
+            archive
+                .names
+                .iter()
+                .flat_map(|name| ["--as".to_owned(), name.clone()]),
+        );
+        let job = Job {
+            argv,
+            env: vec![format!("ARCHIVE_BYTES={}", archive.bytes)],
+        };
         let outcome = job.run(guest.agent(), None).await;
         guest.destroy().await;
         match outcome? {

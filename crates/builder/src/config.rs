@@ -42,6 +42,9 @@ mod tests {
             "User": "www", "ExposedPorts": {"80/tcp": {}}, "Labels": null}"#;
         let config: ContainerConfig = serde_json::from_str(text).expect("reads");
         assert_eq!(config.argv(), ["python3", "app.py"]);
-        assert_eq!((config.working_dir.as_str(), config.user.as_str()), ("/srv", "www"));
+        assert_eq!(
+            (config.working_dir.as_str(), config.user.as_str()),
+            ("/srv", "www")
+        );
     }
 }

@@ -28,14 +28,25 @@ pub(crate) enum Outcome {
 
 impl Job {
     /// Runs the command to its end.
-    pub(crate) async fn run(self, agent: &Agent, mut log: Option<&mut LogWriter>) -> Result<Outcome, BuildError> {
-        let exec = Exec { argv: self.argv, env: self.env, working_directory: "/".into(), user: String::new() };
+    pub(crate) async fn run(
+        self,
+        agent: &Agent,
+        mut log: Option<&mut LogWriter>,
+    ) -> Result<Outcome, BuildError> {
+        let exec = Exec {
+            argv: self.argv,
+            env: self.env,
+            working_directory: "/".into(),
+            user: String::new(),
+        };
         let (_sink, mut output) = agent.exec(exec).await?;
         let mut logged = 0;
         let mut last_line = LastLine::default();
         let status = loop {
             let Some(piece) = output.next().await? else {
-                return Err(BuildError::Internal("the builder ended in the middle of a job".into()));
+                return Err(BuildError::Internal(
+                    "the builder ended in the middle of a job".into(),
+                ));
             };
             match piece {
                 Output::Stdout(bytes) | Output::Stderr(bytes) if bytes.is_empty() => {}
@@ -93,8 +104,15 @@ impl LastLine {
     }
 
     fn finish(self) -> String {
-        let line = if self.current.is_empty() { self.last } else { self.current };
-        String::from_utf8_lossy(&line).chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+        let line = if self.current.is_empty() {
+            self.last
+        } else {
+            self.current
+        };
+        String::from_utf8_lossy(&line)
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect()
     }
 }
 
@@ -116,7 +134,8 @@ pub(crate) async fn result(agent: &Agent) -> Result<BuildResult, BuildError> {
     };
     let (_sink, mut output) = agent.exec(exec).await?;
     let (text, _) = output.collect(MAX_RESULT_BYTES).await?;
-    serde_json::from_slice(&text).map_err(|error| BuildError::Internal(format!("the builder's result: {error}")))
+    serde_json::from_slice(&text)
+        .map_err(|error| BuildError::Internal(format!("the builder's result: {error}")))
 }
 
 #[cfg(test)]

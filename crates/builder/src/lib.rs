@@ -121,8 +121,16 @@ impl Builder {
     pub fn new(host: Host, pool: Pool, config: BuilderConfig) -> io::Result<Builder> {
         std::fs::create_dir_all(config.directory.join("caches"))?;
         disk::give(&config.directory, None, None, 0o711)?;
-        let inner = Inner { host, pool, config, snapshot: OnceCell::new(), bases: Mutex::new(()) };
-        Ok(Builder { inner: Arc::new(inner) })
+        let inner = Inner {
+            host,
+            pool,
+            config,
+            snapshot: OnceCell::new(),
+            bases: Mutex::new(()),
+        };
+        Ok(Builder {
+            inner: Arc::new(inner),
+        })
     }
 
     /// Makes the bases disk and the builder's snapshot, unless they are there.
@@ -133,14 +141,18 @@ impl Builder {
     }
 
     /// Builds a root disk; the guest's output goes to the log.
-    pub async fn build(&self, build: &Build<'_>, log: Option<&mut LogWriter>) -> Result<ContainerConfig, BuildError> {
+    pub async fn build(
+        &self,
+        build: &Build<'_>,
+        log: Option<&mut LogWriter>,
+    ) -> Result<ContainerConfig, BuildError> {
         self.prepare().await?;
         let snapshot = self.snapshot().await?;
         let directory = tempfile::tempdir_in(&self.inner.config.directory)?;
         disk::give(directory.path(), None, None, 0o711)?;
         let (scratch, image) = (directory.path().join("scratch"), directory.path().join("image"));
         let cache = self.cache(build.cache_key);
-        let context_bytes = std::fs::metadata(build.context)?.len();
+        let context_bytes = stretch(build.context)?;
         disk::clone(&snapshot.scratch(), &scratch)?;
         disk::create(&image, IMAGE_BYTES)?;
         if !cache.exists() {
@@ -148,9 +160,28 @@ impl Builder {
         }
         let bases = self.bases_disk();
         let context = Some(build.context.to_owned());
-        let disks = vec![Some(scratch), Some(cache), Some(image.clone()), Some(bases), context];
-        let guest = self.inner.pool.take(snapshot).await?.restore(&Restore { disks, suspended: None }).await?;
-        let trust = if self.inner.config.trusted_certificates.is_empty() { "0" } else { "1" };
+        let disks = vec![
+            Some(scratch),
+            Some(cache),
+            Some(image.clone()),
+            Some(bases),
+            context,
+        ];
+        let guest = self
+            .inner
+            .pool
+            .take(snapshot)
+            .await?
+            .restore(&Restore {
+                disks,
+                suspended: None,
+            })
+            .await?;
+        let trust = if self.inner.config.trusted_certificates.is_empty() {
+            "0"
+        } else {
+            "1"
+        };
         let job = Job {
             argv: vec!["/usr/lib/hearth/build".into()],
             env: vec![
@@ -176,8 +207,14 @@ impl Builder {
     /// Takes the disk the guest wrote for the root disk. Its content is the guest's; its length is checked here.
     fn keep_root_disk(&self, image: &Path, claimed_bytes: u64, build: &Build<'_>) -> Result<(), BuildError> {
         let bytes = claimed_bytes.next_multiple_of(4096);
-        if bytes == 0 || bytes > build.limit_bytes || disk::allocated_bytes(image)? > build.limit_bytes + (64 << 20) {
-            return Err(BuildError::DiskFull(format!("the image takes more than {} bytes", build.limit_bytes)));
+        if bytes == 0
+            || bytes > build.limit_bytes
+            || disk::allocated_bytes(image)? > build.limit_bytes + (64 << 20)
+        {
+            return Err(BuildError::DiskFull(format!(
+                "the image takes more than {} bytes",
+                build.limit_bytes
+            )));
         }
         let file = std::fs::File::options().write(true).open(image)?;
         file.set_len(bytes)?;
@@ -196,7 +233,10 @@ impl Builder {
     }
 
     async fn snapshot(&self) -> Result<&Snapshot, BuildError> {
-        self.inner.snapshot.get_or_try_init(|| self.open_or_make_snapshot()).await
+        self.inner
+            .snapshot
+            .get_or_try_init(|| self.open_or_make_snapshot())
+            .await
     }
 
     async fn open_or_make_snapshot(&self) -> Result<Snapshot, BuildError> {
@@ -212,9 +252,17 @@ impl Builder {
         let making = tempfile::tempdir_in(&self.inner.config.directory)?;
         let shape = shape(self.inner.config.vcpus, DiskShape::read_only(BASES_BYTES));
         let empty = self.empty_disks(making.path(), &shape)?;
-        let boot = Boot { directory: making.path(), shape: &shape, more_disks: &empty };
+        let boot = Boot {
+            directory: making.path(),
+            shape: &shape,
+            more_disks: &empty,
+        };
         let guest = self.boot(&boot).await?;
-        if let Err(error) = guest.agent().freeze(hearth_agent_protocol::Freeze { for_image: true }).await {
+        if let Err(error) = guest
+            .agent()
+            .freeze(hearth_agent_protocol::Freeze { for_image: true })
+            .await
+        {
             guest.destroy().await;
             return Err(error.into());
         }
@@ -237,7 +285,12 @@ impl Builder {
         use std::os::unix::fs::MetadataExt;
         let root = std::fs::metadata(&self.inner.config.root_disk)?;
         let trusted = fingerprint(&self.inner.config.trusted_certificates);
-        Ok(format!("root disk {}.{} {}; certificates {trusted}", root.mtime(), root.mtime_nsec(), root.len()))
+        Ok(format!(
+            "root disk {}.{} {}; certificates {trusted}",
+            root.mtime(),
+            root.mtime_nsec(),
+            root.len()
+        ))
     }
 
     /// Boots a builder from scratch in a directory of its own and starts its (idle) application.
@@ -265,11 +318,22 @@ impl Builder {
     /// Disks without content after the scratch disk.
     fn empty_disks(&self, directory: &Path, shape: &Shape) -> io::Result<Vec<PathBuf>> {
         let disks = shape.disks.iter().enumerate().skip(1);
-        disks.map(|(index, disk)| {
-            let path = directory.join(format!("empty{index}"));
-            disk::create(&path, disk.bytes).map(|_| path)
-        }).collect()
+        disks
+            .map(|(index, disk)| {
+                let path = directory.join(format!("empty{index}"));
+                disk::create(&path, disk.bytes).map(|_| path)
+            })
+            .collect()
     }
+}
+
+/// Makes a file as long as the disk that the guest takes it for (the rest is a hole): a guest reads ahead of what it
+/// needs. Returns the length of its content.
+fn stretch(file: &Path) -> io::Result<u64> {
+    let file = std::fs::File::options().write(true).open(file)?;
+    let bytes = file.metadata()?.len();
+    file.set_len(MAX_CONTEXT_BYTES)?;
+    Ok(bytes)
 }
 
 const INPUTS: &str = "inputs";
@@ -284,7 +348,11 @@ fn shape(vcpus: u32, bases: DiskShape) -> Shape {
         bases,
         context,
     ];
-    Shape { memory_bytes: MEMORY_BYTES, vcpus, disks }
+    Shape {
+        memory_bytes: MEMORY_BYTES,
+        vcpus,
+        disks,
+    }
 }
 
 /// Tells two texts apart; not against somebody who wants them to look alike (the operator's own configuration).

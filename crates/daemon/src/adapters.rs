@@ -50,7 +50,12 @@ impl hearth_s3::SecretKeys for KeyTable {
 pub(crate) fn s3_service(s3: hearth_s3::S3) -> hearth_api::S3Service {
     hearth_api::S3Service::new(tower::service_fn(move |request| {
         let s3 = s3.clone();
-        async move { Ok(s3.call(request).await.map(|body| body.map_err(hearth_api::BoxError::from).boxed_unsync())) }
+        async move {
+            Ok(s3
+                .call(request)
+                .await
+                .map(|body| body.map_err(hearth_api::BoxError::from).boxed_unsync()))
+        }
     }))
 }
 
@@ -65,13 +70,14 @@ impl hearth_api::JsonService for LogService {
         target: &str,
         body: Value,
     ) -> Result<Value, hearth_api::JsonServiceError> {
-        self.0.call(&caller.account_id, &caller.region, target, body).await.map_err(|error| {
-            hearth_api::JsonServiceError {
+        self.0
+            .call(&caller.account_id, &caller.region, target, body)
+            .await
+            .map_err(|error| hearth_api::JsonServiceError {
                 status: error.status,
                 kind: error.type_name.into(),
                 message: error.message,
-            }
-        })
+            })
     }
 }
 

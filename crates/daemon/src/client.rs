@@ -32,6 +32,9 @@ pub(crate) fn write(config: &Config, key: &AccessKeyRecord, ca_pem: &str) -> std
 
 fn system_bundle() -> String {
     let named = std::env::var("SSL_CERT_FILE").ok();
-    let path = named.as_deref().filter(|path| Path::new(path).exists()).unwrap_or(SYSTEM_BUNDLE);
+    let path = named
+        .as_deref()
+        .filter(|path| Path::new(path).exists())
+        .unwrap_or(SYSTEM_BUNDLE);
     fs::read_to_string(path).unwrap_or_default()
 }

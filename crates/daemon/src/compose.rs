@@ -16,7 +16,10 @@ use hearth_network::{Network, NetworkConfig};
 use hearth_state::State;
 use hearth_storage::{disk, objects::Objects};
 use hearth_vmm::{Acceleration, Driver, kvm, qemu::Qemu};
-use tokio::{net::TcpListener, signal::unix::{SignalKind, signal}};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -29,15 +32,24 @@ use crate::{
 /// Runs the daemon until it is told to stop.
 pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()),
+        )
         .with_writer(std::io::stderr)
         .init();
-    anyhow::ensure!(nix::unistd::geteuid().is_root(), "hearthd must run as root: it makes namespaces and users for VMMs");
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
+    anyhow::ensure!(
+        nix::unistd::geteuid().is_root(),
+        "hearthd must run as root: it makes namespaces and users for VMMs"
+    );
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(serve(config))
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
-    std::fs::create_dir_all(&config.data).with_context(|| format!("cannot make {}", config.data.display()))?;
+    std::fs::create_dir_all(&config.data)
+        .with_context(|| format!("cannot make {}", config.data.display()))?;
     disk::give(&config.data, None, None, 0o711)?;
     let _lock = lock::take(&config.data)?;
     let settings = &config.settings;
@@ -66,10 +78,19 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let host = Host::new(Arc::new(driver), network.clone(), host_config)?;
     let pool = Pool::new(
         host.clone(),
-        PoolConfig { per_snapshot: settings.pool.per_image, total: settings.pool.total },
+        PoolConfig {
+            per_snapshot: settings.pool.per_image,
+            total: settings.pool.total,
+        },
     );
     // A builder is needed now and then: none waits for the next.
-    let builder_pool = Pool::new(host.clone(), PoolConfig { per_snapshot: 0, total: 0 });
+    let builder_pool = Pool::new(
+        host.clone(),
+        PoolConfig {
+            per_snapshot: 0,
+            total: 0,
+        },
+    );
     let objects = Objects::open(&config.data.join("objects")).await?;
     let logs = Logs::open(&config.data.join("logs")).await?;
     let builder = Builder::new(host.clone(), builder_pool, builder_config(&config)?)?;
@@ -92,7 +113,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let keyring = Arc::new(RwLock::new(secrets.keyring));
     let service = Service::start(node, keyring.clone(), secrets.page_key).await?;
     network.prefill().await?;
-    builder.prepare().await.context("the builder cannot be prepared")?;
+    builder
+        .prepare()
+        .await
+        .context("the builder cannot be prepared")?;
 
     let keys = KeyTable(Arc::new(secrets.access_keys));
     let s3 = hearth_s3::S3::new(objects, Arc::new(keys.clone()));
@@ -102,9 +126,16 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         s3: s3_service(s3),
         logs: Arc::new(LogService(LogsService::new(logs))),
     };
-    let names = vec!["localhost".into(), "127.0.0.1".into(), settings.listen.ip().to_string()];
+    let names = vec![
+        "localhost".into(),
+        "127.0.0.1".into(),
+        settings.listen.ip().to_string(),
+    ];
     let control_tls = authority.server_config(&names, &["h2", "http/1.1"])?;
-    let endpoint_names = vec![format!("*.{}", settings.endpoint_domain), settings.endpoint_domain.clone()];
+    let endpoint_names = vec![
+        format!("*.{}", settings.endpoint_domain),
+        settings.endpoint_domain.clone(),
+    ];
     let endpoint_tls = authority.server_config(&endpoint_names, &["h2", "http/1.1"])?;
     let control = hearth_api::serve(
         control_listener,
@@ -165,7 +196,12 @@ fn find_driver(config: &Config) -> anyhow::Result<Qemu> {
 
 /// What guests boot from, readable for VMMs.
 fn base_image(base: &Path, group: u32) -> anyhow::Result<BaseImage> {
-    let missing = || format!("the base image is not there ({}). Make it: make prepare", base.display());
+    let missing = || {
+        format!(
+            "the base image is not there ({}). Make it: make prepare",
+            base.display()
+        )
+    };
     let kernel_release = std::fs::read_to_string(base.join("kernel-release")).with_context(missing)?;
     let image = BaseImage {
         kernel: base.join("vmlinuz"),
@@ -203,7 +239,11 @@ fn network_config(config: &Config) -> anyhow::Result<NetworkConfig> {
         resolvers: network.resolvers.clone(),
         prefix: network.prefix.clone(),
         state_directory: config.runtime().join("netns"),
-        allow: network.allow.iter().map(|text| cidr(text)).collect::<anyhow::Result<_>>()?,
+        allow: network
+            .allow
+            .iter()
+            .map(|text| cidr(text))
+            .collect::<anyhow::Result<_>>()?,
         uplinks: network.uplinks.clone(),
     })
 }

@@ -121,7 +121,10 @@ impl Default for Settings {
 
 impl Default for PoolSettings {
     fn default() -> PoolSettings {
-        PoolSettings { per_image: 1, total: 4 }
+        PoolSettings {
+            per_image: 1,
+            total: 4,
+        }
     }
 }
 
@@ -147,17 +150,24 @@ impl Config {
             Some(file) => {
                 let text = std::fs::read_to_string(file)
                     .with_context(|| format!("cannot read the settings file {}", file.display()))?;
-                toml::from_str(&text).with_context(|| format!("the settings file {} is wrong", file.display()))?
+                toml::from_str(&text)
+                    .with_context(|| format!("the settings file {} is wrong", file.display()))?
             }
             None => Settings::default(),
         };
         settings.check()?;
-        Ok(Config { data: data.to_owned(), settings })
+        Ok(Config {
+            data: data.to_owned(),
+            settings,
+        })
     }
 
     /// Directory of what guests boot from.
     pub(crate) fn base(&self) -> PathBuf {
-        self.settings.base.clone().unwrap_or_else(|| self.data.join("base"))
+        self.settings
+            .base
+            .clone()
+            .unwrap_or_else(|| self.data.join("base"))
     }
 
     /// The endpoint domain as endpoints show it: with the port when it is not 443.
@@ -176,8 +186,13 @@ impl Config {
 
 impl Settings {
     fn check(&self) -> anyhow::Result<()> {
-        let account_is_good = self.account.len() == 12 && self.account.bytes().all(|byte| byte.is_ascii_digit());
-        anyhow::ensure!(account_is_good, "account {:?} must have twelve digits", self.account);
+        let account_is_good =
+            self.account.len() == 12 && self.account.bytes().all(|byte| byte.is_ascii_digit());
+        anyhow::ensure!(
+            account_is_good,
+            "account {:?} must have twelve digits",
+            self.account
+        );
         anyhow::ensure!(self.concurrent_builds > 0, "concurrent_builds must be at least 1");
         anyhow::ensure!(self.builder_vcpus > 0, "builder_vcpus must be at least 1");
         Ok(())
@@ -186,7 +201,10 @@ impl Settings {
 
 /// Reads `a.b.c.d/n`.
 pub(crate) fn cidr(text: &str) -> anyhow::Result<(Ipv4Addr, u8)> {
-    let read = || Some(text.split_once('/')?).and_then(|(address, length)| Some((address.parse().ok()?, length.parse().ok()?)));
+    let read = || {
+        Some(text.split_once('/')?)
+            .and_then(|(address, length)| Some((address.parse().ok()?, length.parse().ok()?)))
+    };
     read().with_context(|| format!("{text:?} is not an address range such as 10.1.0.0/16"))
 }
 
@@ -213,7 +231,10 @@ mod tests {
 
     #[test]
     fn ranges_are_read_or_refused() {
-        assert_eq!(cidr("10.1.0.0/16").expect("good"), (Ipv4Addr::new(10, 1, 0, 0), 16));
+        assert_eq!(
+            cidr("10.1.0.0/16").expect("good"),
+            (Ipv4Addr::new(10, 1, 0, 0), 16)
+        );
         for wrong in ["10.1.0.0", "10.1/16", "x/8", "10.0.0.0/x"] {
             assert!(cidr(wrong).is_err(), "{wrong}");
         }

@@ -32,15 +32,30 @@ pub(crate) struct Finding {
 
 impl Finding {
     fn good(name: &'static str, cause: impl Into<String>) -> Finding {
-        Finding { name, verdict: Verdict::Good, cause: cause.into(), cure: String::new() }
+        Finding {
+            name,
+            verdict: Verdict::Good,
+            cause: cause.into(),
+            cure: String::new(),
+        }
     }
 
     fn note(name: &'static str, cause: impl Into<String>, cure: impl Into<String>) -> Finding {
-        Finding { name, verdict: Verdict::Note, cause: cause.into(), cure: cure.into() }
+        Finding {
+            name,
+            verdict: Verdict::Note,
+            cause: cause.into(),
+            cure: cure.into(),
+        }
     }
 
     fn bad(name: &'static str, cause: impl Into<String>, cure: impl Into<String>) -> Finding {
-        Finding { name, verdict: Verdict::Bad, cause: cause.into(), cure: cure.into() }
+        Finding {
+            name,
+            verdict: Verdict::Bad,
+            cause: cause.into(),
+            cure: cure.into(),
+        }
     }
 
     fn line(&self) -> String {
@@ -49,8 +64,16 @@ impl Finding {
             Verdict::Note => "note",
             Verdict::Bad => "BAD ",
         };
-        let cure = if self.cure.is_empty() { String::new() } else { format!(" Cure: {}", self.cure) };
-        format!("{mark}  {:<14} {}.{cure}", self.name, self.cause.trim_end_matches('.'))
+        let cure = if self.cure.is_empty() {
+            String::new()
+        } else {
+            format!(" Cure: {}", self.cure)
+        };
+        format!(
+            "{mark}  {:<14} {}.{cure}",
+            self.name,
+            self.cause.trim_end_matches('.')
+        )
     }
 }
 
@@ -74,7 +97,11 @@ pub(crate) fn run(config: &Config, as_json: bool) -> ExitCode {
     } else {
         findings.iter().for_each(|finding| println!("{}", finding.line()));
     }
-    if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if sound {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 #[cfg(test)]
@@ -84,6 +111,9 @@ mod tests {
     #[test]
     fn a_line_has_cause_and_cure() {
         let line = Finding::bad("qemu", "there is none", "apt-get install qemu-system-x86").line();
-        assert_eq!(line, "BAD   qemu           there is none. Cure: apt-get install qemu-system-x86");
+        assert_eq!(
+            line,
+            "BAD   qemu           there is none. Cure: apt-get install qemu-system-x86"
+        );
     }
 }

@@ -23,7 +23,10 @@ pub(crate) fn take(data: &Path) -> anyhow::Result<DataLock> {
         .open(&path)
         .with_context(|| format!("cannot open {}", path.display()))?;
     let Ok(mut lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else {
-        bail!("another hearthd already uses {}. Stop it first: hearth down", data.display());
+        bail!(
+            "another hearthd already uses {}. Stop it first: hearth down",
+            data.display()
+        );
     };
     lock.set_len(0)?;
     lock.rewind()?;

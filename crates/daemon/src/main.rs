@@ -25,7 +25,11 @@ use clap::{Parser, Subcommand};
 use config::Config;
 
 #[derive(Debug, Parser)]
-#[command(name = "hearthd", version, about = "The hearth daemon: MicroVMs behind the AWS Lambda MicroVMs API")]
+#[command(
+    name = "hearthd",
+    version,
+    about = "The hearth daemon: MicroVMs behind the AWS Lambda MicroVMs API"
+)]
 struct Arguments {
     /// Directory of everything that lasts.
     #[arg(long, env = "HEARTH_DATA", default_value = "/var/lib/hearth", global = true)]

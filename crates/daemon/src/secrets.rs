@@ -40,11 +40,16 @@ pub(crate) async fn load(state: &State, account: &str) -> anyhow::Result<Secrets
             secret_access_key: STANDARD.encode(random::<30>()?).into(),
             account: account.to_owned(),
         };
-        state.put(Table::AccessKeys, &key.access_key_id, account, &key).await?;
+        state
+            .put(Table::AccessKeys, &key.access_key_id, account, &key)
+            .await?;
         access_keys.push(key);
     }
     let settings: Vec<Setting> = state.all(Table::Settings).await?;
-    let keyring = setting(state, &settings, "token-keyring", || Ok(Keyring::generate().to_bytes())).await?;
+    let keyring = setting(state, &settings, "token-keyring", || {
+        Ok(Keyring::generate().to_bytes())
+    })
+    .await?;
     let page_key = setting(state, &settings, "page-key", || Ok(random::<32>()?.to_vec())).await?;
     Ok(Secrets {
         access_keys,
@@ -60,17 +65,25 @@ async fn setting(
     make: impl FnOnce() -> anyhow::Result<Vec<u8>>,
 ) -> anyhow::Result<Vec<u8>> {
     if let Some(setting) = settings.iter().find(|setting| setting.name == name) {
-        return STANDARD.decode(setting.value.as_bytes()).with_context(|| format!("setting {name} is damaged"));
+        return STANDARD
+            .decode(setting.value.as_bytes())
+            .with_context(|| format!("setting {name} is damaged"));
     }
     let value = make()?;
-    let record = Setting { name: name.into(), value: STANDARD.encode(&value).into() };
+    let record = Setting {
+        name: name.into(),
+        value: STANDARD.encode(&value).into(),
+    };
     state.put(Table::Settings, name, "", &record).await?;
     Ok(value)
 }
 
 fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
     let mut bytes = [0; N];
-    SystemRandom::new().fill(&mut bytes).ok().context("the system gives no random bytes")?;
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .ok()
+        .context("the system gives no random bytes")?;
     Ok(bytes)
 }
 
@@ -78,5 +91,9 @@ fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
 fn letters(count: usize) -> anyhow::Result<String> {
     const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
     let bytes = random::<64>()?;
-    Ok(bytes.iter().take(count).map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect())
+    Ok(bytes
+        .iter()
+        .take(count)
+        .map(|byte| char::from(ALPHABET[usize::from(byte % 32)]))
+        .collect())
 }

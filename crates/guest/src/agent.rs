@@ -7,8 +7,8 @@ use std::{
 };
 
 use hearth_agent_protocol::{
-    AGENT_PORT, Application, Exec, ExecInput, ExitStatus, Freeze, FrameError, GUEST_ADDRESS, HookCall, HookOutcome,
-    MAX_FRAME_BYTES, Output, PROTOCOL_VERSION, Reply, Request, Thaw, decode, encode,
+    AGENT_PORT, Application, Exec, ExecInput, ExitStatus, FrameError, Freeze, GUEST_ADDRESS, HookCall,
+    HookOutcome, MAX_FRAME_BYTES, Output, PROTOCOL_VERSION, Reply, Request, Thaw, decode, encode,
 };
 use hearth_network::Slot;
 use serde::de::DeserializeOwned;
@@ -48,22 +48,29 @@ impl Agent {
                 }
             }
         };
-        timeout(longest, attempts).await.unwrap_or(Err(GuestError::TimedOut(longest.as_secs())))
+        timeout(longest, attempts)
+            .await
+            .unwrap_or(Err(GuestError::TimedOut(longest.as_secs())))
     }
 
     async fn hello(&self, mut stream: TcpStream) -> Result<String, GuestError> {
         match exchange(&mut stream, &Request::Hello).await? {
-            Reply::Hello { protocol: PROTOCOL_VERSION, kernel } => Ok(kernel),
-            Reply::Hello { protocol, .. } => {
-                Err(GuestError::Protocol { found: protocol, expected: PROTOCOL_VERSION })
-            }
+            Reply::Hello {
+                protocol: PROTOCOL_VERSION,
+                kernel,
+            } => Ok(kernel),
+            Reply::Hello { protocol, .. } => Err(GuestError::Protocol {
+                found: protocol,
+                expected: PROTOCOL_VERSION,
+            }),
             other => Err(unexpected(other)),
         }
     }
 
     /// Mounts the disks and starts the application.
     pub async fn start(&self, application: Application) -> Result<(), GuestError> {
-        self.done(Request::Start(application), Duration::from_secs(120)).await
+        self.done(Request::Start(application), Duration::from_secs(120))
+            .await
     }
 
     /// Makes the guest ready for a pause.
@@ -74,7 +81,15 @@ impl Agent {
     /// Wakes a guest whose clock stood still, with the time and entropy of this moment.
     pub async fn thaw(&self, close_connections: bool) -> Result<(), GuestError> {
         let entropy = fresh_entropy().map_err(GuestError::io("reading /dev/urandom"))?;
-        self.done(Request::Thaw(Thaw { wall_clock_ns: wall_clock_ns(), entropy, close_connections }), PROMPT).await
+        self.done(
+            Request::Thaw(Thaw {
+                wall_clock_ns: wall_clock_ns(),
+                entropy,
+                close_connections,
+            }),
+            PROMPT,
+        )
+        .await
     }
 
     /// Calls a lifecycle hook. A guest that does not answer counts as a hook that timed out.
@@ -91,7 +106,10 @@ impl Agent {
     /// Waits until something in the guest listens.
     pub async fn await_listener(&self, longest: Duration) -> Result<bool, GuestError> {
         let timeout_ms = longest.as_millis() as u64;
-        match self.ask(&Request::AwaitListener { timeout_ms }, longest + PROMPT).await? {
+        match self
+            .ask(&Request::AwaitListener { timeout_ms }, longest + PROMPT)
+            .await?
+        {
             Reply::Listening(listening) => Ok(listening),
             other => Err(unexpected(other)),
         }
@@ -108,7 +126,9 @@ impl Agent {
                 Err(error) => Err(io::Error::other(error)),
             }
         };
-        timeout(PROMPT, attempt).await.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut)))
+        timeout(PROMPT, attempt)
+            .await
+            .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut)))
     }
 
     /// The application's output from a position on.
@@ -118,7 +138,9 @@ impl Agent {
             send(&mut stream, &Request::Output { from }).await?;
             Ok::<_, GuestError>(OutputStream { stream })
         };
-        timeout(PROMPT, open).await.unwrap_or(Err(GuestError::TimedOut(PROMPT.as_secs())))
+        timeout(PROMPT, open)
+            .await
+            .unwrap_or(Err(GuestError::TimedOut(PROMPT.as_secs())))
     }
 
     /// Runs a command in the application's container.
@@ -133,7 +155,9 @@ impl Agent {
                 other => Err(unexpected(other)),
             }
         };
-        timeout(PROMPT, open).await.unwrap_or(Err(GuestError::TimedOut(PROMPT.as_secs())))
+        timeout(PROMPT, open)
+            .await
+            .unwrap_or(Err(GuestError::TimedOut(PROMPT.as_secs())))
     }
 
     async fn done(&self, request: Request, longest: Duration) -> Result<(), GuestError> {
@@ -148,17 +172,23 @@ impl Agent {
             let mut stream = self.connect().await.map_err(FrameError::from)?;
             Ok::<_, GuestError>(exchange(&mut stream, request).await?)
         };
-        timeout(longest, exchange).await.unwrap_or(Err(GuestError::TimedOut(longest.as_secs())))
+        timeout(longest, exchange)
+            .await
+            .unwrap_or(Err(GuestError::TimedOut(longest.as_secs())))
     }
 
     async fn connect(&self) -> io::Result<TcpStream> {
-        self.slot.connect(SocketAddrV4::new(Ipv4Addr::from(GUEST_ADDRESS), AGENT_PORT)).await
+        self.slot
+            .connect(SocketAddrV4::new(Ipv4Addr::from(GUEST_ADDRESS), AGENT_PORT))
+            .await
     }
 }
 
 /// The wall clock, nanoseconds since the epoch.
 pub fn wall_clock_ns() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_nanos() as u64)
 }
 
 fn fresh_entropy() -> io::Result<[u8; 32]> {
@@ -176,12 +206,17 @@ fn unexpected(reply: Reply) -> GuestError {
 
 /// A guest's words, fit for a log: one line, printable, bounded.
 fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect()
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(500)
+        .collect()
 }
 
 async fn exchange(stream: &mut TcpStream, request: &Request) -> Result<Reply, FrameError> {
     send(stream, request).await?;
-    receive(stream).await?.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof).into())
+    receive(stream)
+        .await?
+        .ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof).into())
 }
 
 async fn send(stream: &mut TcpStream, request: &Request) -> Result<(), FrameError> {
@@ -252,6 +287,10 @@ pub struct ExecSink {
 impl ExecSink {
     /// Sends one input.
     pub async fn send(&mut self, input: &ExecInput) -> Result<(), GuestError> {
-        Ok(self.write.write_all(&encode(input)?).await.map_err(FrameError::from)?)
+        Ok(self
+            .write
+            .write_all(&encode(input)?)
+            .await
+            .map_err(FrameError::from)?)
     }
 }

@@ -26,7 +26,9 @@ pub enum GuestError {
     #[error("the agent in the guest gave no answer within {0} s")]
     TimedOut(u64),
     /// The agent speaks another protocol.
-    #[error("the agent in the guest speaks protocol {found}, this hearth {expected}; prepare the base image again")]
+    #[error(
+        "the agent in the guest speaks protocol {found}, this hearth {expected}; prepare the base image again"
+    )]
     Protocol {
         /// The agent's.
         found: u32,

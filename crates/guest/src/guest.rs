@@ -52,8 +52,14 @@ impl Guest {
     }
 
     /// Saves device state and delta of a paused guest into `directory`, durably.
-    pub async fn save(&self, base_memory: &Path, directory: &Path) -> Result<hearth_vmm::memory::DeltaSummary, GuestError> {
-        self.vm.save_device_state(&crate::snapshot::device_state_path(directory)).await?;
+    pub async fn save(
+        &self,
+        base_memory: &Path,
+        directory: &Path,
+    ) -> Result<hearth_vmm::memory::DeltaSummary, GuestError> {
+        self.vm
+            .save_device_state(&crate::snapshot::device_state_path(directory))
+            .await?;
         Ok(self.vm.save_delta(base_memory, &delta_path(directory)).await?)
     }
 

@@ -90,7 +90,13 @@ impl Host {
     pub fn new(driver: Arc<dyn Driver>, network: Network, config: HostConfig) -> io::Result<Host> {
         fs::create_dir_all(&config.run_directory)?;
         disk::give(&config.run_directory, None, None, 0o711)?;
-        Ok(Host { inner: Arc::new(Inner { driver, network, config }) })
+        Ok(Host {
+            inner: Arc::new(Inner {
+                driver,
+                network,
+                config,
+            }),
+        })
     }
 
     /// The driver.
@@ -123,7 +129,11 @@ impl Host {
             bytes: disk.bytes,
             read_only: disk.read_only,
         }));
-        let memory = Memory { path: memory, bytes: boot.shape.memory_bytes, shared: true };
+        let memory = Memory {
+            path: memory,
+            bytes: boot.shape.memory_bytes,
+            shared: true,
+        };
         let guest = self.start(memory, boot.shape.vcpus, disks, Some(kernel)).await?;
         let booted = tokio::select! {
             booted = guest.agent.await_boot(LONGEST_BOOT) => booted.map(drop),
@@ -144,7 +154,10 @@ impl Host {
     pub async fn snapshot(&self, guest: Guest, boot: &Boot<'_>) -> Result<Snapshot, GuestError> {
         let saved = async {
             guest.vm.pause().await?;
-            guest.vm.save_device_state(&device_state_path(boot.directory)).await
+            guest
+                .vm
+                .save_device_state(&device_state_path(boot.directory))
+                .await
         };
         let saved = saved.await;
         guest.destroy().await;
@@ -152,9 +165,16 @@ impl Host {
         let (directory, shape) = (boot.directory.to_owned(), boot.shape.clone());
         let (platform, group) = (self.inner.driver.platform().clone(), self.inner.config.group_id);
         let release = self.inner.config.base.kernel_release.clone();
-        let memory_mode = if self.inner.config.writable_memory_files { 0o660 } else { 0o640 };
+        let memory_mode = if self.inner.config.writable_memory_files {
+            0o660
+        } else {
+            0o640
+        };
         tokio::task::spawn_blocking(move || {
-            let memory = fs::File::options().read(true).write(true).open(memory_path(&directory))?;
+            let memory = fs::File::options()
+                .read(true)
+                .write(true)
+                .open(memory_path(&directory))?;
             hearth_vmm::memory::punch_zero_pages(&memory)?;
             memory.sync_all()?;
             let scratch = scratch_path(&directory);
@@ -173,10 +193,21 @@ impl Host {
     pub async fn prepare(&self, snapshot: &Snapshot) -> Result<Idle, GuestError> {
         let shape = snapshot.shape();
         let mut disks = vec![root_disk(snapshot.directory())];
-        disks.extend(shape.disks.iter().map(|disk| Disk { path: None, bytes: disk.bytes, read_only: disk.read_only }));
-        let memory = Memory { path: snapshot.memory(), bytes: shape.memory_bytes, shared: false };
+        disks.extend(shape.disks.iter().map(|disk| Disk {
+            path: None,
+            bytes: disk.bytes,
+            read_only: disk.read_only,
+        }));
+        let memory = Memory {
+            path: snapshot.memory(),
+            bytes: shape.memory_bytes,
+            shared: false,
+        };
         let guest = self.start(memory, shape.vcpus, disks, None).await?;
-        Ok(Idle { guest, snapshot: snapshot.clone() })
+        Ok(Idle {
+            guest,
+            snapshot: snapshot.clone(),
+        })
     }
 
     async fn start(
@@ -192,7 +223,14 @@ impl Host {
         match self.start_in(&directory, &slot, memory, vcpus, disks, boot).await {
             Ok(vm) => {
                 let agent = Agent::new(slot.clone());
-                Ok(Guest { host: self.clone(), name, directory, vm, slot, agent })
+                Ok(Guest {
+                    host: self.clone(),
+                    name,
+                    directory,
+                    vm,
+                    slot,
+                    agent,
+                })
             }
             Err(error) => {
                 self.clean(&directory, slot).await;
@@ -225,19 +263,40 @@ impl Host {
             Ok(())
         };
         files().map_err(GuestError::io("preparing a guest's files"))?;
-        let tap = slot.open_tap().map_err(GuestError::io("opening the guest's tap"))?;
+        let tap = slot
+            .open_tap()
+            .map_err(GuestError::io("opening the guest's tap"))?;
         let directory = directory.to_owned();
-        let machine = Machine { directory, user_id, group_id, vcpus, memory, disks, tap, mac: GUEST_MAC, boot };
+        let machine = Machine {
+            directory,
+            user_id,
+            group_id,
+            vcpus,
+            memory,
+            disks,
+            tap,
+            mac: GUEST_MAC,
+            boot,
+        };
         Ok(self.inner.driver.start(machine).await?)
     }
 
     /// Finds a guest again that a former daemon ran; `None` when its process is gone. Its leftovers are then removed.
     pub async fn adopt(&self, record: &GuestRecord) -> Result<Option<Guest>, GuestError> {
         let directory = self.inner.config.run_directory.join(&record.name);
-        let Some(vm) = self.inner.driver.adopt(&directory, &record.process).await? else { return Ok(None) };
+        let Some(vm) = self.inner.driver.adopt(&directory, &record.process).await? else {
+            return Ok(None);
+        };
         let slot = self.inner.network.adopt(&record.slot).await?;
         let agent = Agent::new(slot.clone());
-        Ok(Some(Guest { host: self.clone(), name: record.name.clone(), directory, vm, slot, agent }))
+        Ok(Some(Guest {
+            host: self.clone(),
+            name: record.name.clone(),
+            directory,
+            vm,
+            slot,
+            agent,
+        }))
     }
 
     /// Ends every VMM process of this node's run directory and removes every directory and network slot, but those of
@@ -245,11 +304,18 @@ impl Host {
     pub async fn sweep(&self, keep: &[GuestRecord]) -> Result<(), GuestError> {
         let kept: HashSet<&str> = keep.iter().map(|record| record.name.as_str()).collect();
         for process in self.processes_not_in(&kept) {
-            tracing::info!(pid = process.record().pid, "ending a VMM process that belongs to nobody");
+            tracing::info!(
+                pid = process.record().pid,
+                "ending a VMM process that belongs to nobody"
+            );
             process.kill().await;
         }
-        let entries = fs::read_dir(&self.inner.config.run_directory).map_err(GuestError::io("reading the run directory"))?;
-        for entry in entries.flatten().filter(|entry| !kept.contains(entry.file_name().to_string_lossy().as_ref())) {
+        let entries = fs::read_dir(&self.inner.config.run_directory)
+            .map_err(GuestError::io("reading the run directory"))?;
+        for entry in entries
+            .flatten()
+            .filter(|entry| !kept.contains(entry.file_name().to_string_lossy().as_ref()))
+        {
             durable::remove_directory(&entry.path()).map_err(GuestError::io("sweeping the run directory"))?;
         }
         let slots = keep.iter().map(|record| record.slot.clone()).collect();
@@ -259,26 +325,40 @@ impl Host {
 
     /// Processes of our users whose working directory lies in our run directory.
     fn processes_not_in(&self, kept: &HashSet<&str>) -> Vec<Process> {
-        let Ok(run_directory) = self.inner.config.run_directory.canonicalize() else { return Vec::new() };
-        let Ok(processes) = procfs::process::all_processes() else { return Vec::new() };
+        let Ok(run_directory) = self.inner.config.run_directory.canonicalize() else {
+            return Vec::new();
+        };
+        let Ok(processes) = procfs::process::all_processes() else {
+            return Vec::new();
+        };
         processes
             .flatten()
-            .filter(|process| process.uid().is_ok_and(|uid| uid >= self.inner.config.first_user_id))
+            .filter(|process| {
+                process
+                    .uid()
+                    .is_ok_and(|uid| uid >= self.inner.config.first_user_id)
+            })
             .filter(|process| {
                 let Ok(cwd) = process.cwd() else { return false };
-                let Ok(name) = cwd.strip_prefix(&run_directory) else { return false };
+                let Ok(name) = cwd.strip_prefix(&run_directory) else {
+                    return false;
+                };
                 !kept.contains(name.to_string_lossy().trim_end_matches(" (deleted)"))
             })
-            .filter_map(|process| Process::watch(ProcessRecord::of(process.pid).ok()?).ok().flatten())
+            .filter_map(|process| {
+                Process::watch(ProcessRecord::of(process.pid).ok()?)
+                    .ok()
+                    .flatten()
+            })
             .collect()
     }
 
     /// Removes a guest's directory and network slot; what fails is logged and left to the next sweep.
     pub(crate) async fn clean(&self, directory: &Path, slot: Slot) {
-        if let Err(error) = fs::remove_dir_all(directory) {
-            if error.kind() != io::ErrorKind::NotFound {
-                tracing::warn!(%error, directory = %directory.display(), "a guest's directory stays behind");
-            }
+        if let Err(error) = fs::remove_dir_all(directory)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, directory = %directory.display(), "a guest's directory stays behind");
         }
         if let Err(error) = slot.release().await {
             tracing::warn!(%error, "a network slot stays behind");
@@ -332,12 +412,16 @@ impl Idle {
         let user = host.user_of(&self.guest.slot);
         for (index, (path, shape)) in parts.disks.iter().zip(&self.snapshot.shape().disks).enumerate() {
             if let Some(path) = path {
-                host.give_disk(path, shape.read_only, user).map_err(GuestError::io("giving the guest its disk"))?;
+                host.give_disk(path, shape.read_only, user)
+                    .map_err(GuestError::io("giving the guest its disk"))?;
                 self.guest.vm.attach_disk(index + 1, path).await?;
             }
         }
         let (state, delta) = match &parts.suspended {
-            Some(directory) => (device_state_path(directory), Some(crate::guest::delta_path(directory))),
+            Some(directory) => (
+                device_state_path(directory),
+                Some(crate::guest::delta_path(directory)),
+            ),
             None => (self.snapshot.device_state(), None),
         };
         Ok(self.guest.vm.restore(&state, delta.as_deref()).await?)
@@ -353,5 +437,9 @@ fn root_disk(directory: &Path) -> Disk {
     let path = root_path(directory);
     // The guest sees whole sectors of the file; its true length is what counts.
     let bytes = fs::metadata(&path).map_or(0, |metadata| metadata.len());
-    Disk { path: Some(path), bytes, read_only: true }
+    Disk {
+        path: Some(path),
+        bytes,
+        read_only: true,
+    }
 }

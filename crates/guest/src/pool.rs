@@ -43,7 +43,11 @@ struct Shelf {
 impl Pool {
     /// An empty pool.
     pub fn new(host: Host, config: PoolConfig) -> Pool {
-        Pool { host, config, shelves: Arc::default() }
+        Pool {
+            host,
+            config,
+            shelves: Arc::default(),
+        }
     }
 
     /// A process for this snapshot: a waiting one, or one started now. More are started in the background.
@@ -51,7 +55,10 @@ impl Pool {
         let waiting = self.with(|shelves| {
             shelves.clock += 1;
             let clock = shelves.clock;
-            let shelf = shelves.by_snapshot.entry(snapshot.directory().to_owned()).or_default();
+            let shelf = shelves
+                .by_snapshot
+                .entry(snapshot.directory().to_owned())
+                .or_default();
             shelf.used_at = clock;
             shelf.idle.pop_front()
         });
@@ -69,8 +76,14 @@ impl Pool {
             if shelves.stopped {
                 return 0;
             }
-            let shelf = shelves.by_snapshot.entry(snapshot.directory().to_owned()).or_default();
-            let missing = self.config.per_snapshot.saturating_sub(shelf.idle.len() + shelf.coming);
+            let shelf = shelves
+                .by_snapshot
+                .entry(snapshot.directory().to_owned())
+                .or_default();
+            let missing = self
+                .config
+                .per_snapshot
+                .saturating_sub(shelf.idle.len() + shelf.coming);
             shelf.coming += missing;
             missing
         });
@@ -84,7 +97,9 @@ impl Pool {
         let started = self.host.prepare(snapshot).await;
         let superfluous = self.with(|shelves| {
             let gone = shelves.stopped;
-            let Some(shelf) = shelves.by_snapshot.get_mut(snapshot.directory()) else { return started.ok() };
+            let Some(shelf) = shelves.by_snapshot.get_mut(snapshot.directory()) else {
+                return started.ok();
+            };
             shelf.coming = shelf.coming.saturating_sub(1);
             match started {
                 Ok(idle) if gone => Some(idle),
@@ -130,10 +145,20 @@ impl Pool {
 impl Shelves {
     /// When there are too many, one process of the snapshot used longest ago.
     fn evict(&mut self, total: usize) -> Option<Idle> {
-        if self.by_snapshot.values().map(|shelf| shelf.idle.len()).sum::<usize>() <= total {
+        if self
+            .by_snapshot
+            .values()
+            .map(|shelf| shelf.idle.len())
+            .sum::<usize>()
+            <= total
+        {
             return None;
         }
-        let oldest = self.by_snapshot.values_mut().filter(|shelf| !shelf.idle.is_empty()).min_by_key(|shelf| shelf.used_at);
+        let oldest = self
+            .by_snapshot
+            .values_mut()
+            .filter(|shelf| !shelf.idle.is_empty())
+            .min_by_key(|shelf| shelf.used_at);
         oldest?.idle.pop_front()
     }
 }

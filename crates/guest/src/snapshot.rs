@@ -41,12 +41,18 @@ pub struct DiskShape {
 impl DiskShape {
     /// A disk the guest may write.
     pub fn writable(bytes: u64) -> DiskShape {
-        DiskShape { bytes, read_only: false }
+        DiskShape {
+            bytes,
+            read_only: false,
+        }
     }
 
     /// A disk the guest may only read.
     pub fn read_only(bytes: u64) -> DiskShape {
-        DiskShape { bytes, read_only: true }
+        DiskShape {
+            bytes,
+            read_only: true,
+        }
     }
 }
 
@@ -70,21 +76,34 @@ pub struct Snapshot {
 impl Snapshot {
     /// Opens a snapshot and refuses, by name, what this node cannot load.
     pub fn open(directory: &Path, platform: &Platform) -> Result<Snapshot, GuestError> {
-        let bad = |cause: String| GuestError::Snapshot { path: directory.to_owned(), cause };
+        let bad = |cause: String| GuestError::Snapshot {
+            path: directory.to_owned(),
+            cause,
+        };
         let text = fs::read(directory.join(MANIFEST)).map_err(|error| bad(error.to_string()))?;
-        let version: serde_json::Value = serde_json::from_slice(&text).map_err(|error| bad(error.to_string()))?;
+        let version: serde_json::Value =
+            serde_json::from_slice(&text).map_err(|error| bad(error.to_string()))?;
         if version["format"] != FORMAT_VERSION {
-            return Err(bad(format!("format {} where this hearth reads {FORMAT_VERSION}", version["format"])));
+            return Err(bad(format!(
+                "format {} where this hearth reads {FORMAT_VERSION}",
+                version["format"]
+            )));
         }
         let manifest: Manifest = serde_json::from_value(version).map_err(|error| bad(error.to_string()))?;
         if manifest.protocol != PROTOCOL_VERSION {
-            return Err(GuestError::Protocol { found: manifest.protocol, expected: PROTOCOL_VERSION });
+            return Err(GuestError::Protocol {
+                found: manifest.protocol,
+                expected: PROTOCOL_VERSION,
+            });
         }
         if manifest.platform != *platform {
             let (found, expected) = (Box::new(manifest.platform), Box::new(platform.clone()));
             return Err(hearth_vmm::VmmError::Platform { found, expected }.into());
         }
-        Ok(Snapshot { directory: directory.to_owned(), shape: manifest.shape })
+        Ok(Snapshot {
+            directory: directory.to_owned(),
+            shape: manifest.shape,
+        })
     }
 
     /// Writes the manifest into a directory whose other files are complete and synced; what it describes is now whole.
@@ -103,12 +122,18 @@ impl Snapshot {
         };
         let text = serde_json::to_vec_pretty(&manifest).map_err(io::Error::other)?;
         durable::write_file(&directory.join(MANIFEST), &text)?;
-        Ok(Snapshot { directory: directory.to_owned(), shape: shape.clone() })
+        Ok(Snapshot {
+            directory: directory.to_owned(),
+            shape: shape.clone(),
+        })
     }
 
     /// The same snapshot after its directory was moved.
     pub fn moved_to(self, directory: &Path) -> Snapshot {
-        Snapshot { directory: directory.to_owned(), ..self }
+        Snapshot {
+            directory: directory.to_owned(),
+            ..self
+        }
     }
 
     /// The virtual hardware.
@@ -181,18 +206,33 @@ mod tests {
     #[test]
     fn a_snapshot_of_another_vmm_version_is_refused_by_name() {
         let directory = tempfile::tempdir().expect("temp dir");
-        let shape = Shape { memory_bytes: 1 << 30, vcpus: 1, disks: vec![DiskShape::writable(8 << 30)] };
+        let shape = Shape {
+            memory_bytes: 1 << 30,
+            vcpus: 1,
+            disks: vec![DiskShape::writable(8 << 30)],
+        };
         let made = Snapshot::seal(directory.path(), &platform("7.2"), &shape, "6.12").expect("sealed");
-        assert_eq!(Snapshot::open(directory.path(), &platform("7.2")).expect("opens"), made);
-        let error = Snapshot::open(directory.path(), &platform("10.0")).expect_err("refused").to_string();
+        assert_eq!(
+            Snapshot::open(directory.path(), &platform("7.2")).expect("opens"),
+            made
+        );
+        let error = Snapshot::open(directory.path(), &platform("10.0"))
+            .expect_err("refused")
+            .to_string();
         assert!(error.contains("7.2") && error.contains("10.0"), "{error}");
     }
 
     #[test]
     fn a_manifest_of_another_format_is_refused_not_misread() {
         let directory = tempfile::tempdir().expect("temp dir");
-        fs::write(directory.path().join(MANIFEST), r#"{"format": 2, "unknown": true}"#).expect("written");
-        let error = Snapshot::open(directory.path(), &platform("7.2")).expect_err("refused").to_string();
+        fs::write(
+            directory.path().join(MANIFEST),
+            r#"{"format": 2, "unknown": true}"#,
+        )
+        .expect("written");
+        let error = Snapshot::open(directory.path(), &platform("7.2"))
+            .expect_err("refused")
+            .to_string();
         assert!(error.contains("format 2"), "{error}");
     }
 }

@@ -18,7 +18,10 @@ pub(crate) fn of(
     env.push(format!("AWS_LAMBDA_MICROVM_IMAGE_ARN={arn}"));
     env.push(format!("AWS_LAMBDA_MICROVM_IMAGE_VERSION={version}"));
     env.push(format!("AWS_REGION={}", arn.region));
-    let capabilities = specification.additional_os_capabilities.as_deref().unwrap_or_default();
+    let capabilities = specification
+        .additional_os_capabilities
+        .as_deref()
+        .unwrap_or_default();
     Application {
         argv: container.argv(),
         env,

@@ -81,11 +81,23 @@ fn setting(
 ) -> (Option<HookState>, Option<u32>, u32) {
     match name {
         HookName::Ready => (image.ready, image.ready_timeout_in_seconds, READY_SECONDS),
-        HookName::Validate => (image.validate, image.validate_timeout_in_seconds, VALIDATE_SECONDS),
+        HookName::Validate => (
+            image.validate,
+            image.validate_timeout_in_seconds,
+            VALIDATE_SECONDS,
+        ),
         HookName::Run => (runtime.run, runtime.run_timeout_in_seconds, RUNTIME_SECONDS),
         HookName::Resume => (runtime.resume, runtime.resume_timeout_in_seconds, RUNTIME_SECONDS),
-        HookName::Suspend => (runtime.suspend, runtime.suspend_timeout_in_seconds, RUNTIME_SECONDS),
-        HookName::Terminate => (runtime.terminate, runtime.terminate_timeout_in_seconds, RUNTIME_SECONDS),
+        HookName::Suspend => (
+            runtime.suspend,
+            runtime.suspend_timeout_in_seconds,
+            RUNTIME_SECONDS,
+        ),
+        HookName::Terminate => (
+            runtime.terminate,
+            runtime.terminate_timeout_in_seconds,
+            RUNTIME_SECONDS,
+        ),
     }
 }
 
@@ -99,22 +111,43 @@ pub(crate) fn effective(hooks: &Hooks) -> Hooks {
     };
     if let Some(image) = &mut hooks.microvm_image_hooks {
         fill(image.ready, &mut image.ready_timeout_in_seconds, READY_SECONDS);
-        fill(image.validate, &mut image.validate_timeout_in_seconds, VALIDATE_SECONDS);
+        fill(
+            image.validate,
+            &mut image.validate_timeout_in_seconds,
+            VALIDATE_SECONDS,
+        );
     }
     if let Some(runtime) = &mut hooks.microvm_hooks {
         fill(runtime.run, &mut runtime.run_timeout_in_seconds, RUNTIME_SECONDS);
-        fill(runtime.resume, &mut runtime.resume_timeout_in_seconds, RUNTIME_SECONDS);
-        fill(runtime.suspend, &mut runtime.suspend_timeout_in_seconds, RUNTIME_SECONDS);
-        fill(runtime.terminate, &mut runtime.terminate_timeout_in_seconds, RUNTIME_SECONDS);
+        fill(
+            runtime.resume,
+            &mut runtime.resume_timeout_in_seconds,
+            RUNTIME_SECONDS,
+        );
+        fill(
+            runtime.suspend,
+            &mut runtime.suspend_timeout_in_seconds,
+            RUNTIME_SECONDS,
+        );
+        fill(
+            runtime.terminate,
+            &mut runtime.terminate_timeout_in_seconds,
+            RUNTIME_SECONDS,
+        );
     }
     hooks
 }
 
 /// Whether any hook that runs in a MicroVM's life is enabled; they need `ready`.
 pub(crate) fn any_runtime(hooks: &Hooks) -> bool {
-    [HookName::Run, HookName::Resume, HookName::Suspend, HookName::Terminate]
-        .into_iter()
-        .any(|name| enabled(Some(hooks), name).is_some())
+    [
+        HookName::Run,
+        HookName::Resume,
+        HookName::Suspend,
+        HookName::Terminate,
+    ]
+    .into_iter()
+    .any(|name| enabled(Some(hooks), name).is_some())
 }
 
 impl Hook {
@@ -146,7 +179,11 @@ impl Hook {
     pub(crate) async fn call_until_ready(&self, agent: &Agent) -> Result<Result<(), String>, GuestError> {
         let end = tokio::time::Instant::now() + self.timeout;
         let timed_out = || {
-            Ok(Err(format!("{} hook invocation timed out after {}", self.name.title(), iso_duration(self.timeout))))
+            Ok(Err(format!(
+                "{} hook invocation timed out after {}",
+                self.name.title(),
+                iso_duration(self.timeout)
+            )))
         };
         loop {
             let left = end.saturating_duration_since(tokio::time::Instant::now());
@@ -180,17 +217,36 @@ impl Hook {
         retry_connect: bool,
     ) -> Result<HookOutcome, GuestError> {
         let timeout_ms = timeout.as_millis() as u64;
-        agent.hook(HookCall { port: self.port, name: self.name.path().into(), body, timeout_ms, retry_connect }).await
+        agent
+            .hook(HookCall {
+                port: self.port,
+                name: self.name.path().into(),
+                body,
+                timeout_ms,
+                retry_connect,
+            })
+            .await
     }
 }
 
 /// Whole seconds in ISO 8601 form: `PT5M`, `PT1M30S`, `PT1H`.
 pub(crate) fn iso_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
-    let parts = [(seconds / 3600, 'H'), (seconds / 60 % 60, 'M'), (seconds % 60, 'S')];
-    let text: String =
-        parts.iter().filter(|(value, _)| *value > 0).map(|(value, unit)| format!("{value}{unit}")).collect();
-    if text.is_empty() { "PT0S".into() } else { format!("PT{text}") }
+    let parts = [
+        (seconds / 3600, 'H'),
+        (seconds / 60 % 60, 'M'),
+        (seconds % 60, 'S'),
+    ];
+    let text: String = parts
+        .iter()
+        .filter(|(value, _)| *value > 0)
+        .map(|(value, unit)| format!("{value}{unit}"))
+        .collect();
+    if text.is_empty() {
+        "PT0S".into()
+    } else {
+        format!("PT{text}")
+    }
 }
 
 #[cfg(test)]
@@ -207,14 +263,23 @@ mod tests {
     fn a_hook_without_a_state_is_disabled_and_one_without_a_timeout_gets_the_default() {
         let hooks = Hooks {
             port: None,
-            microvm_image_hooks: Some(MicrovmImageHooks { ready: Some(HookState::Enabled), ..Default::default() }),
-            microvm_hooks: Some(MicrovmHooks { run: Some(HookState::Enabled), ..Default::default() }),
+            microvm_image_hooks: Some(MicrovmImageHooks {
+                ready: Some(HookState::Enabled),
+                ..Default::default()
+            }),
+            microvm_hooks: Some(MicrovmHooks {
+                run: Some(HookState::Enabled),
+                ..Default::default()
+            }),
         };
         let ready = enabled(Some(&hooks), HookName::Ready).expect("enabled");
         assert_eq!((ready.port, ready.timeout), (9000, Duration::from_secs(60)));
         assert_eq!(enabled(Some(&hooks), HookName::Suspend), None);
         assert!(any_runtime(&hooks));
         let echoed = effective(&hooks);
-        assert_eq!(echoed.microvm_hooks.expect("kept").run_timeout_in_seconds, Some(1));
+        assert_eq!(
+            echoed.microvm_hooks.expect("kept").run_timeout_in_seconds,
+            Some(1)
+        );
     }
 }

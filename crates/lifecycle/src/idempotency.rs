@@ -16,8 +16,15 @@ impl ClientToken {
     /// The token of a request, if it has one.
     pub(crate) fn of(token: Option<&str>, request: &impl Serialize) -> Option<ClientToken> {
         let text = serde_json::to_vec(request).ok()?;
-        let request = digest(&SHA256, &text).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        Some(ClientToken { token: token?.to_owned(), request })
+        let request = digest(&SHA256, &text)
+            .as_ref()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        Some(ClientToken {
+            token: token?.to_owned(),
+            request,
+        })
     }
 
     /// Among what exists already: the resource this token made (`Ok(Some)`), none, or a conflict.
@@ -48,7 +55,12 @@ mod tests {
         let other = ClientToken::of(Some("t"), &"other");
         let existing = || [(made.as_ref(), 7)].into_iter();
         assert_eq!(ClientToken::find(again.as_ref(), existing()), Ok(Some(7)));
-        assert_eq!(ClientToken::find(other.as_ref(), existing()).expect_err("conflict").status(), 409);
+        assert_eq!(
+            ClientToken::find(other.as_ref(), existing())
+                .expect_err("conflict")
+                .status(),
+            409
+        );
         assert_eq!(ClientToken::find(None, existing()), Ok(None));
     }
 }

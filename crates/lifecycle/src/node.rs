@@ -64,7 +64,10 @@ impl Node {
 
     /// Empty scratch disks, one a size, made once.
     pub(crate) fn scratch_template(&self, bytes: u64) -> PathBuf {
-        self.config.directory.join("scratch").join(format!("{}gb.img", bytes >> 30))
+        self.config
+            .directory
+            .join("scratch")
+            .join(format!("{}gb.img", bytes >> 30))
     }
 }
 

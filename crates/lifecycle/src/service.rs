@@ -67,12 +67,18 @@ pub(crate) struct Catalog {
 impl Catalog {
     /// The image of an ARN.
     pub(crate) fn image(&self, arn: &hearth_wire::arn::ImageArn) -> Option<&ImageRecord> {
-        self.images.values().find(|image| image.name == arn.name && image.account == arn.account && image.region == arn.region)
+        self.images.values().find(|image| {
+            image.name == arn.name && image.account == arn.account && image.region == arn.region
+        })
     }
 
     /// An image's versions, newest first.
     pub(crate) fn versions_of(&self, image_id: &str) -> Vec<&VersionRecord> {
-        let mut versions: Vec<_> = self.versions.values().filter(|version| version.image_id == image_id).collect();
+        let mut versions: Vec<_> = self
+            .versions
+            .values()
+            .filter(|version| version.image_id == image_id)
+            .collect();
         versions.sort_by_key(|version| std::cmp::Reverse(version.number));
         versions
     }
@@ -81,7 +87,11 @@ impl Catalog {
 impl Service {
     /// Takes over this node: finds running guests again, finishes or undoes what was half done, sweeps what belongs to
     /// nobody, and goes on with unfinished builds.
-    pub async fn start(node: Node, keyring: Arc<RwLock<Keyring>>, page_key: PageKey) -> Result<Service, LifecycleError> {
+    pub async fn start(
+        node: Node,
+        keyring: Arc<RwLock<Keyring>>,
+        page_key: PageKey,
+    ) -> Result<Service, LifecycleError> {
         for name in ["images", "microvms", "scratch"] {
             let directory = node.config.directory.join(name);
             std::fs::create_dir_all(&directory)?;
@@ -182,7 +192,9 @@ impl Service {
                 self.add_at_rest(record);
                 continue;
             }
-            let directory = self.node().version_directory(&record.image_id, &record.image_version);
+            let directory = self
+                .node()
+                .version_directory(&record.image_id, &record.image_version);
             match self.node().host.open_snapshot(&directory) {
                 Ok(snapshot) => self.add_microvm(record, snapshot, guest),
                 Err(error) => {
@@ -199,7 +211,9 @@ impl Service {
     async fn find_guest(&self, record: &mut MicrovmRecord) -> Result<Option<Guest>, LifecycleError> {
         let host = &self.node().host;
         let found = match &record.guest {
-            Some(guest) if !matches!(record.stage, Stage::Terminated | Stage::Suspended) => host.adopt(guest).await?,
+            Some(guest) if !matches!(record.stage, Stage::Terminated | Stage::Suspended) => {
+                host.adopt(guest).await?
+            }
             _ => None,
         };
         let directory = self.node().microvm_directory(&record.id);
@@ -207,7 +221,13 @@ impl Service {
         match (record.stage, &found) {
             (Stage::Resuming, Some(guest)) => {
                 // A process that has not begun to run the guest is of no use; the files are as good as before.
-                if guest.vm().execution().await.map_err(hearth_guest::GuestError::from)? == Execution::Running {
+                if guest
+                    .vm()
+                    .execution()
+                    .await
+                    .map_err(hearth_guest::GuestError::from)?
+                    == Execution::Running
+                {
                     return Ok(found);
                 }
                 record.stage = Stage::Suspended;
@@ -240,14 +260,19 @@ impl Service {
                 _ => {}
             }
         }
-        for image in catalog.images.values().filter(|image| image.state == MicrovmImageState::Deleting) {
+        for image in catalog
+            .images
+            .values()
+            .filter(|image| image.state == MicrovmImageState::Deleting)
+        {
             let (service, id) = (self.clone(), image.id.clone());
             tokio::spawn(async move { service.finish_image_deletion(&id).await });
         }
         for version in catalog.versions.values().filter(|version| version.is_runnable()) {
             let directory = self.node().version_directory(&version.image_id, &version.version);
             let image = catalog.images.get(&version.image_id);
-            let latest = image.is_some_and(|image| image.latest_active_version.as_ref() == Some(&version.version));
+            let latest =
+                image.is_some_and(|image| image.latest_active_version.as_ref() == Some(&version.version));
             if let (true, Ok(snapshot)) = (latest, self.node().host.open_snapshot(&directory)) {
                 self.node().pool.refill(&snapshot);
             }
@@ -258,7 +283,9 @@ impl Service {
     pub(crate) fn start_build(&self, key: String) {
         let service = self.clone();
         tokio::spawn(async move {
-            let Ok(_turn) = service.inner.builds.clone().acquire_owned().await else { return };
+            let Ok(_turn) = service.inner.builds.clone().acquire_owned().await else {
+                return;
+            };
             if let Err(error) = service.build(&key).await {
                 tracing::error!(version = key, %error, "a build's outcome could not be written down");
             }
@@ -270,7 +297,9 @@ impl Service {
             version.state = MicrovmImageVersionState::InProgress;
             version.build.state = BuildState::InProgress;
         });
-        let Some((image, version)) = begun.await? else { return Ok(()) };
+        let Some((image, version)) = begun.await? else {
+            return Ok(());
+        };
         let outcome = task::build(self.node(), &image.arn(), &version).await;
         let settled = self.change_version(key, |image, version| {
             let first = version.number == 1;
@@ -284,7 +313,11 @@ impl Service {
                     version.build.sizes = Some(made.sizes.clone());
                     version.container = Some(made.container.clone());
                     image.latest_active_version = Some(version.version.clone());
-                    image.state = if first { MicrovmImageState::Created } else { MicrovmImageState::Updated };
+                    image.state = if first {
+                        MicrovmImageState::Created
+                    } else {
+                        MicrovmImageState::Updated
+                    };
                 }
                 Err(failed) => {
                     version.state = MicrovmImageVersionState::Failed;
@@ -292,7 +325,11 @@ impl Service {
                     version.build.reason = Some(failed.reason.clone());
                     version.build.sizes = failed.sizes.clone();
                     image.latest_failed_version = Some(version.version.clone());
-                    image.state = if first { MicrovmImageState::CreateFailed } else { MicrovmImageState::UpdateFailed };
+                    image.state = if first {
+                        MicrovmImageState::CreateFailed
+                    } else {
+                        MicrovmImageState::UpdateFailed
+                    };
                 }
             }
         });
@@ -313,8 +350,12 @@ impl Service {
         change: impl FnOnce(&mut ImageRecord, &mut VersionRecord),
     ) -> Result<Option<(ImageRecord, VersionRecord)>, LifecycleError> {
         let mut catalog = self.inner.catalog.lock().await;
-        let Some(mut version) = catalog.versions.get(key).cloned() else { return Ok(None) };
-        let Some(mut image) = catalog.images.get(&version.image_id).cloned() else { return Ok(None) };
+        let Some(mut version) = catalog.versions.get(key).cloned() else {
+            return Ok(None);
+        };
+        let Some(mut image) = catalog.images.get(&version.image_id).cloned() else {
+            return Ok(None);
+        };
         change(&mut image, &mut version);
         let changes = Changes::new()
             .put(Table::Versions, key, &version.account, &version)?
@@ -327,10 +368,20 @@ impl Service {
 
     /// Removes the files and records of an image in DELETING.
     pub(crate) async fn finish_image_deletion(&self, image_id: &str) {
-        let versions: Vec<VersionRecord> =
-            self.inner.catalog.lock().await.versions_of(image_id).into_iter().cloned().collect();
+        let versions: Vec<VersionRecord> = self
+            .inner
+            .catalog
+            .lock()
+            .await
+            .versions_of(image_id)
+            .into_iter()
+            .cloned()
+            .collect();
         for version in &versions {
-            self.node().pool.forget(&self.node().version_directory(image_id, &version.version)).await;
+            self.node()
+                .pool
+                .forget(&self.node().version_directory(image_id, &version.version))
+                .await;
         }
         let removed = durable::remove_directory(&self.node().image_directory(image_id))
             .and_then(|()| self.node().builder.forget_cache(image_id));
@@ -339,8 +390,15 @@ impl Service {
             return;
         }
         let keys = versions.iter().map(VersionRecord::key);
-        let changes = keys.clone().fold(Changes::new(), |changes, key| changes.delete(Table::Versions, &key));
-        if let Err(error) = self.node().state.commit(changes.delete(Table::Images, image_id)).await {
+        let changes = keys.clone().fold(Changes::new(), |changes, key| {
+            changes.delete(Table::Versions, &key)
+        });
+        if let Err(error) = self
+            .node()
+            .state
+            .commit(changes.delete(Table::Images, image_id))
+            .await
+        {
             tracing::error!(image_id, %error, "an image's deletion could not be written down");
             return;
         }
@@ -363,10 +421,23 @@ impl Service {
         for microvm in self.all_microvms() {
             let (id, endpoint_id, old) = {
                 let record = microvm.record.borrow();
-                let old = record.terminated_at.is_some_and(|at| now.since(at) > self.config().terminated_retention);
-                (record.id.clone(), record.endpoint_id.clone(), old && record.stage == Stage::Terminated)
+                let old = record
+                    .terminated_at
+                    .is_some_and(|at| now.since(at) > self.config().terminated_retention);
+                (
+                    record.id.clone(),
+                    record.endpoint_id.clone(),
+                    old && record.stage == Stage::Terminated,
+                )
             };
-            if old && self.node().state.commit(Changes::new().delete(Table::Microvms, &id)).await.is_ok() {
+            if old
+                && self
+                    .node()
+                    .state
+                    .commit(Changes::new().delete(Table::Microvms, &id))
+                    .await
+                    .is_ok()
+            {
                 locked(&self.inner.microvms).remove(&id);
                 locked(&self.inner.endpoints).remove(&endpoint_id);
             }
@@ -377,13 +448,21 @@ impl Service {
     pub(crate) async fn remove_unused_versions(&self) {
         let catalog = self.inner.catalog.lock().await;
         for image in catalog.images.values() {
-            let Ok(entries) = std::fs::read_dir(self.node().image_directory(&image.id)) else { continue };
+            let Ok(entries) = std::fs::read_dir(self.node().image_directory(&image.id)) else {
+                continue;
+            };
             for entry in entries.flatten() {
                 let name = entry.file_name().to_string_lossy().into_owned();
-                let wanted = catalog.versions.contains_key(&format!("{}:{}", image.id, name.trim_end_matches(".making")));
+                let wanted = catalog.versions.contains_key(&format!(
+                    "{}:{}",
+                    image.id,
+                    name.trim_end_matches(".making")
+                ));
                 let used = self.all_microvms().iter().any(|microvm| {
                     let record = microvm.record.borrow();
-                    record.image_id == image.id && record.image_version == name && record.stage != Stage::Terminated
+                    record.image_id == image.id
+                        && record.image_version == name
+                        && record.stage != Stage::Terminated
                 });
                 if !wanted && !used {
                     self.node().pool.forget(&entry.path()).await;
@@ -408,7 +487,10 @@ impl Service {
 /// Whether a MicroVM's disk has not been written since its suspend was.
 fn untouched(microvm_directory: &std::path::Path, saved: &std::path::Path) -> bool {
     let modified = |path: std::path::PathBuf| std::fs::metadata(path)?.modified();
-    match (modified(scratch_of(microvm_directory)), modified(saved.join("delta"))) {
+    match (
+        modified(scratch_of(microvm_directory)),
+        modified(saved.join("delta")),
+    ) {
         (Ok(disk), Ok(delta)) => disk <= delta,
         _ => false,
     }

@@ -67,8 +67,12 @@ impl Table {
         macro_rules! of {
             ($table:literal) => {
                 (
-                    concat!("INSERT INTO ", $table, " (id, account, record) VALUES ($1, $2, $3) ",
-                        "ON CONFLICT (id) DO UPDATE SET account = excluded.account, record = excluded.record"),
+                    concat!(
+                        "INSERT INTO ",
+                        $table,
+                        " (id, account, record) VALUES ($1, $2, $3) ",
+                        "ON CONFLICT (id) DO UPDATE SET account = excluded.account, record = excluded.record"
+                    ),
                     concat!("DELETE FROM ", $table, " WHERE id = $1"),
                     concat!("SELECT id, record FROM ", $table),
                 )
@@ -104,16 +108,33 @@ impl Changes {
     }
 
     /// Writes a record, new or not.
-    pub fn put(mut self, table: Table, id: &str, account: &str, record: &impl Serialize) -> Result<Changes, StateError> {
-        let text = serde_json::to_string(record)
-            .map_err(|source| StateError::Record { table: table.name(), id: id.to_owned(), source })?;
-        self.0.push(Change { table, id: id.to_owned(), record: Some((account.to_owned(), text)) });
+    pub fn put(
+        mut self,
+        table: Table,
+        id: &str,
+        account: &str,
+        record: &impl Serialize,
+    ) -> Result<Changes, StateError> {
+        let text = serde_json::to_string(record).map_err(|source| StateError::Record {
+            table: table.name(),
+            id: id.to_owned(),
+            source,
+        })?;
+        self.0.push(Change {
+            table,
+            id: id.to_owned(),
+            record: Some((account.to_owned(), text)),
+        });
         Ok(self)
     }
 
     /// Deletes a record; none there is fine.
     pub fn delete(mut self, table: Table, id: &str) -> Changes {
-        self.0.push(Change { table, id: id.to_owned(), record: None });
+        self.0.push(Change {
+            table,
+            id: id.to_owned(),
+            record: None,
+        });
         self
     }
 }
@@ -134,7 +155,10 @@ impl State {
             // A commit that was answered must survive a power cut.
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(std::time::Duration::from_secs(30));
-        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
+        let pool = SqlitePoolOptions::new()
+            .max_connections(1)
+            .connect_with(options)
+            .await?;
         sqlx::migrate!().run(&pool).await?;
         Ok(State { pool })
     }
@@ -155,7 +179,13 @@ impl State {
     }
 
     /// Writes one record.
-    pub async fn put(&self, table: Table, id: &str, account: &str, record: &impl Serialize) -> Result<(), StateError> {
+    pub async fn put(
+        &self,
+        table: Table,
+        id: &str,
+        account: &str,
+        record: &impl Serialize,
+    ) -> Result<(), StateError> {
         self.commit(Changes::new().put(table, id, account, record)?).await
     }
 
@@ -166,8 +196,11 @@ impl State {
         rows.into_iter()
             .map(|row| {
                 let (id, text): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-                serde_json::from_str(&text)
-                    .map_err(|source| StateError::Record { table: table.name(), id, source })
+                serde_json::from_str(&text).map_err(|source| StateError::Record {
+                    table: table.name(),
+                    id,
+                    source,
+                })
             })
             .collect()
     }
@@ -187,24 +220,48 @@ mod tests {
         let directory = tempfile::tempdir().expect("temp dir");
         let path = directory.path().join("state.db");
         let state = State::open(&path).await.expect("opens");
-        state.put(Table::Images, "a", "1", &"first").await.expect("written");
-        state.put(Table::Images, "a", "1", &"second").await.expect("replaced");
-        let changes = Changes::new().put(Table::Versions, "v", "1", &1).expect("json").delete(Table::Images, "none");
+        state
+            .put(Table::Images, "a", "1", &"first")
+            .await
+            .expect("written");
+        state
+            .put(Table::Images, "a", "1", &"second")
+            .await
+            .expect("replaced");
+        let changes = Changes::new()
+            .put(Table::Versions, "v", "1", &1)
+            .expect("json")
+            .delete(Table::Images, "none");
         state.commit(changes).await.expect("committed");
         state.close().await;
         let state = State::open(&path).await.expect("opens again");
-        assert_eq!(state.all::<String>(Table::Images).await.expect("read"), ["second"]);
+        assert_eq!(
+            state.all::<String>(Table::Images).await.expect("read"),
+            ["second"]
+        );
         assert_eq!(state.all::<u32>(Table::Versions).await.expect("read"), [1]);
-        state.commit(Changes::new().delete(Table::Images, "a")).await.expect("deleted");
+        state
+            .commit(Changes::new().delete(Table::Images, "a"))
+            .await
+            .expect("deleted");
         assert!(state.all::<String>(Table::Images).await.expect("read").is_empty());
     }
 
     #[tokio::test]
     async fn a_record_of_another_shape_is_an_error_that_names_it() {
         let directory = tempfile::tempdir().expect("temp dir");
-        let state = State::open(&directory.path().join("state.db")).await.expect("opens");
-        state.put(Table::Microvms, "m-1", "1", &"text").await.expect("written");
-        let error = state.all::<u32>(Table::Microvms).await.expect_err("refused").to_string();
+        let state = State::open(&directory.path().join("state.db"))
+            .await
+            .expect("opens");
+        state
+            .put(Table::Microvms, "m-1", "1", &"text")
+            .await
+            .expect("written");
+        let error = state
+            .all::<u32>(Table::Microvms)
+            .await
+            .expect_err("refused")
+            .to_string();
         assert!(error.contains("m-1") && error.contains("microvms"), "{error}");
     }
 }

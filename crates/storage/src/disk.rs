@@ -16,7 +16,11 @@ use nix::{
 
 /// Makes an empty sparse disk.
 pub fn create(path: &Path, bytes: u64) -> io::Result<File> {
-    let file = File::options().read(true).write(true).create_new(true).open(path)?;
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(path)?;
     file.set_len(bytes)?;
     Ok(file)
 }
@@ -28,11 +32,27 @@ pub fn create_ext4(path: &Path, bytes: u64) -> io::Result<()> {
     create(path, bytes)?;
     let features = "^has_journal,^resize_inode,metadata_csum,sparse_super2";
     let output = Command::new("mkfs.ext4")
-        .args(["-q", "-F", "-m", "0", "-O", features, "-E", "lazy_itable_init=1,nodiscard,num_backup_sb=0", "-I", "256"])
+        .args([
+            "-q",
+            "-F",
+            "-m",
+            "0",
+            "-O",
+            features,
+            "-E",
+            "lazy_itable_init=1,nodiscard,num_backup_sb=0",
+            "-I",
+            "256",
+        ])
         .args(["-i", "32768"])
         .arg(path)
         .output()
-        .map_err(|error| io::Error::new(error.kind(), format!("cannot start mkfs.ext4 (install e2fsprogs): {error}")))?;
+        .map_err(|error| {
+            io::Error::new(
+                error.kind(),
+                format!("cannot start mkfs.ext4 (install e2fsprogs): {error}"),
+            )
+        })?;
     if !output.status.success() {
         let words = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         return Err(io::Error::other(format!("mkfs.ext4 failed: {words}")));

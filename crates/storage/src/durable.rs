@@ -18,7 +18,9 @@ pub fn write_file(path: &Path, content: &[u8]) -> io::Result<()> {
 
 /// Replaces `path` by a file with this content and mode.
 pub fn write_file_with_mode(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    let directory = path.parent().ok_or_else(|| io::Error::other("a file needs a directory"))?;
+    let directory = path
+        .parent()
+        .ok_or_else(|| io::Error::other("a file needs a directory"))?;
     let mut file = tempfile::NamedTempFile::new_in(directory)?;
     file.write_all(content)?;
     fs::set_permissions(file.path(), std::os::unix::fs::PermissionsExt::from_mode(mode))?;

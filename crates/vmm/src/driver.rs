@@ -163,7 +163,8 @@ pub trait Driver: Send + Sync + 'static {
     async fn start(&self, machine: Machine) -> Result<Arc<dyn Vm>, VmmError>;
 
     /// Finds a process again that a former daemon started; `None` when it is gone.
-    async fn adopt(&self, directory: &Path, process: &ProcessRecord) -> Result<Option<Arc<dyn Vm>>, VmmError>;
+    async fn adopt(&self, directory: &Path, process: &ProcessRecord)
+    -> Result<Option<Arc<dyn Vm>>, VmmError>;
 }
 
 /// Whether the guest's CPUs run.

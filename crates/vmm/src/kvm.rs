@@ -45,7 +45,11 @@ pub fn probe(program: &Path) -> Usability {
 
 /// The child's words, empty for success; `None` when it was ended at the deadline.
 fn run_child(program: &Path) -> io::Result<Option<String>> {
-    let mut child = Command::new(program).arg("probe-kvm").stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let mut child = Command::new(program)
+        .arg("probe-kvm")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
     // Starting a process takes its own time on a busy machine; the loop itself is measured against the deadline.
     let end = Instant::now() + 4 * DEADLINE;
     while Instant::now() < end {
@@ -68,7 +72,9 @@ fn run_child(program: &Path) -> io::Result<Option<String>> {
 /// Runs the loop in this process; `Err` with one line when KVM refuses or is too slow. May hang: see [`probe`].
 pub fn run_probe() -> Result<(), String> {
     let kvm = Kvm::new().map_err(|error| format!("/dev/kvm cannot be opened: {error}"))?;
-    let vm = kvm.create_vm().map_err(|error| format!("KVM creates no VM: {error}"))?;
+    let vm = kvm
+        .create_vm()
+        .map_err(|error| format!("KVM creates no VM: {error}"))?;
     // mov ecx, ROUNDS; dec ecx; jnz -4; hlt — in 16-bit real mode at address 0x1000.
     let mut code = vec![0x66, 0xb9];
     code.extend_from_slice(&ROUNDS.to_le_bytes());
@@ -97,7 +103,9 @@ pub fn run_probe() -> Result<(), String> {
 }
 
 fn run_loop(vm: &kvm_ioctls::VmFd) -> Result<(), String> {
-    let mut vcpu = vm.create_vcpu(0).map_err(|error| format!("KVM creates no vCPU: {error}"))?;
+    let mut vcpu = vm
+        .create_vcpu(0)
+        .map_err(|error| format!("KVM creates no vCPU: {error}"))?;
     let refused = |error: kvm_ioctls::Error| format!("KVM refuses the vCPU's registers: {error}");
     let mut special = vcpu.get_sregs().map_err(refused)?;
     special.cs.base = 0;
@@ -128,7 +136,8 @@ mod tests {
         let directory = tempfile::tempdir().expect("temp dir");
         let hanging = directory.path().join("hanging");
         std::fs::write(&hanging, "#!/bin/sh\nexec sleep 60\n").expect("written");
-        std::fs::set_permissions(&hanging, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("executable");
+        std::fs::set_permissions(&hanging, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .expect("executable");
         assert_eq!(run_child(&hanging).expect("runs"), None);
     }
 
@@ -137,7 +146,8 @@ mod tests {
         let directory = tempfile::tempdir().expect("temp dir");
         let refusing = directory.path().join("refusing");
         std::fs::write(&refusing, "#!/bin/sh\necho no luck\nexit 1\n").expect("written");
-        std::fs::set_permissions(&refusing, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("executable");
+        std::fs::set_permissions(&refusing, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .expect("executable");
         assert_eq!(run_child(&refusing).expect("runs"), Some("no luck".into()));
     }
 }

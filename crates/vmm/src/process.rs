@@ -19,8 +19,13 @@ pub struct ProcessRecord {
 impl ProcessRecord {
     /// Reads the record of a live process.
     pub fn of(pid: i32) -> io::Result<ProcessRecord> {
-        let stat = procfs::process::Process::new(pid).and_then(|process| process.stat()).map_err(io::Error::other)?;
-        Ok(ProcessRecord { pid, start_ticks: stat.starttime })
+        let stat = procfs::process::Process::new(pid)
+            .and_then(|process| process.stat())
+            .map_err(io::Error::other)?;
+        Ok(ProcessRecord {
+            pid,
+            start_ticks: stat.starttime,
+        })
     }
 
     /// Whether this very process is alive (a zombie is not).
@@ -106,7 +111,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_child_is_watched_ended_and_reaped() {
-        let child = std::process::Command::new("sleep").arg("60").spawn().expect("sleep starts");
+        let child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .expect("sleep starts");
         let record = ProcessRecord::of(child.id() as i32).expect("alive");
         let process = Process::watch(record.clone()).expect("pidfd").expect("alive");
         assert!(record.is_alive());
@@ -118,7 +126,10 @@ mod tests {
     #[tokio::test]
     async fn another_process_with_the_same_pid_is_not_adopted() {
         let own = ProcessRecord::of(std::process::id() as i32).expect("alive");
-        let impostor = ProcessRecord { start_ticks: own.start_ticks + 1, ..own };
+        let impostor = ProcessRecord {
+            start_ticks: own.start_ticks + 1,
+            ..own
+        };
         assert!(Process::watch(impostor).expect("no error").is_none());
     }
 }

@@ -32,7 +32,11 @@ pub(super) fn all(config: &Config) -> Vec<Finding> {
         base(config),
         addresses(config),
         ports("api port", config.settings.listen, "listen"),
-        ports("endpoint port", config.settings.endpoint_listen, "endpoint_listen"),
+        ports(
+            "endpoint port",
+            config.settings.endpoint_listen,
+            "endpoint_listen",
+        ),
     ]
 }
 
@@ -48,20 +52,32 @@ fn kernel() -> Finding {
         return Finding::bad("kernel", "uname does not answer", "use a Linux kernel");
     };
     let release = info.release().to_string_lossy().into_owned();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse::<u32>().ok());
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .filter_map(|part| part.parse::<u32>().ok());
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     match version {
-        (..5, _) | (5, ..10) => Finding::bad("kernel", format!("Linux {release} is too old"), "use Linux 5.10 or newer"),
-        (5, _) | (6, ..7) => {
-            Finding::note("kernel", format!("Linux {release} has no PAGEMAP_SCAN; suspends read the whole page map"), "")
-        }
+        (..5, _) | (5, ..10) => Finding::bad(
+            "kernel",
+            format!("Linux {release} is too old"),
+            "use Linux 5.10 or newer",
+        ),
+        (5, _) | (6, ..7) => Finding::note(
+            "kernel",
+            format!("Linux {release} has no PAGEMAP_SCAN; suspends read the whole page map"),
+            "",
+        ),
         _ => Finding::good("kernel", format!("Linux {release}")),
     }
 }
 
 fn virtualization() -> Finding {
     let Ok(program) = std::env::current_exe() else {
-        return Finding::bad("kvm", "this program cannot find itself", "start hearthd by its full path");
+        return Finding::bad(
+            "kvm",
+            "this program cannot find itself",
+            "start hearthd by its full path",
+        );
     };
     match kvm::probe(&program) {
         kvm::Usability::Usable => Finding::good("kvm", "KVM runs guest code at full speed"),
@@ -77,7 +93,10 @@ fn qemu(config: &Config) -> Finding {
     match Qemu::find(&config.settings.qemu, Acceleration::Tcg) {
         Ok(qemu) if !qemu.maps_read_only_memory() => Finding::note(
             "qemu",
-            format!("QEMU {}; a VMM that was broken out of could write its image's memory file", qemu.platform().version),
+            format!(
+                "QEMU {}; a VMM that was broken out of could write its image's memory file",
+                qemu.platform().version
+            ),
             "QEMU 9 or newer maps it read-only (Debian 13 has it)",
         ),
         Ok(qemu) => Finding::good("qemu", format!("QEMU {}", qemu.platform().version)),
@@ -88,7 +107,11 @@ fn qemu(config: &Config) -> Finding {
 fn tool(name: &'static str, program: &str, argument: &str, package: &str) -> Finding {
     match Command::new(program).arg(argument).output() {
         Ok(output) if output.status.success() => Finding::good(name, format!("{program} is there")),
-        _ => Finding::bad(name, format!("{program} is not there"), format!("apt-get install {package}")),
+        _ => Finding::bad(
+            name,
+            format!("{program} is not there"),
+            format!("apt-get install {package}"),
+        ),
     }
 }
 
@@ -102,7 +125,9 @@ fn device(name: &'static str, path: &str, cure: &str) -> Finding {
 fn cgroups() -> Finding {
     match Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
         true => Finding::good("cgroups", "version 2"),
-        false if Path::new("/sys/fs/cgroup/unified").exists() => Finding::good("cgroups", "version 1 with 2 beside it"),
+        false if Path::new("/sys/fs/cgroup/unified").exists() => {
+            Finding::good("cgroups", "version 1 with 2 beside it")
+        }
         false => Finding::good("cgroups", "version 1"),
     }
 }
@@ -121,9 +146,17 @@ fn memory() -> Finding {
 }
 
 fn disk(config: &Config) -> Finding {
-    let existing = config.data.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let existing = config
+        .data
+        .ancestors()
+        .find(|path| path.exists())
+        .unwrap_or(Path::new("/"));
     let Ok(stat) = nix::sys::statvfs::statvfs(existing) else {
-        return Finding::bad("disk", format!("{} cannot be measured", existing.display()), "choose another --data");
+        return Finding::bad(
+            "disk",
+            format!("{} cannot be measured", existing.display()),
+            "choose another --data",
+        );
     };
     let free = stat.blocks_available() * stat.fragment_size();
     let text = format!("{} GiB free under {}", free >> 30, config.data.display());
@@ -136,12 +169,23 @@ fn disk(config: &Config) -> Finding {
 
 fn base(config: &Config) -> Finding {
     let base = config.base();
-    let missing = ["vmlinuz", "initramfs.cpio", "kernel-release", "builder.erofs", "bases.img", "containers/index.json"]
-        .into_iter()
-        .find(|name| !base.join(name).exists());
+    let missing = [
+        "vmlinuz",
+        "initramfs.cpio",
+        "kernel-release",
+        "builder.erofs",
+        "bases.img",
+        "containers/index.json",
+    ]
+    .into_iter()
+    .find(|name| !base.join(name).exists());
     match missing {
         None => Finding::good("base image", format!("complete in {}", base.display())),
-        Some(name) => Finding::bad("base image", format!("{} is missing", base.join(name).display()), "make prepare"),
+        Some(name) => Finding::bad(
+            "base image",
+            format!("{} is missing", base.join(name).display()),
+            "make prepare",
+        ),
     }
 }
 
@@ -149,19 +193,33 @@ fn base(config: &Config) -> Finding {
 fn addresses(config: &Config) -> Finding {
     let (range, own_prefix) = (&config.settings.network.range, &config.settings.network.prefix);
     let Ok((network, length)) = cidr(range) else {
-        return Finding::bad("addresses", format!("{range:?} is no address range"), "set network.range, e.g. 100.65.0.0/16");
+        return Finding::bad(
+            "addresses",
+            format!("{range:?} is no address range"),
+            "set network.range, e.g. 100.65.0.0/16",
+        );
     };
     let guests = (Ipv4Addr::new(100, 64, 0, 0), 30);
     let Ok(interfaces) = nix::ifaddrs::getifaddrs() else {
         return Finding::bad("addresses", "the interfaces cannot be listed", "run as root");
     };
-    for interface in interfaces.filter(|interface| !interface.interface_name.starts_with(own_prefix.as_str())) {
-        let Some(address) = interface.address.as_ref().and_then(|address| address.as_sockaddr_in()) else { continue };
+    for interface in interfaces.filter(|interface| !interface.interface_name.starts_with(own_prefix.as_str()))
+    {
+        let Some(address) = interface
+            .address
+            .as_ref()
+            .and_then(|address| address.as_sockaddr_in())
+        else {
+            continue;
+        };
         let address = address.ip();
         if contains((network, length), address) || contains(guests, address) {
             return Finding::bad(
                 "addresses",
-                format!("{} has {address}, which lies in a range of hearth's own", interface.interface_name),
+                format!(
+                    "{} has {address}, which lies in a range of hearth's own",
+                    interface.interface_name
+                ),
                 "set network.range to a free range",
             );
         }
@@ -178,10 +236,16 @@ fn ports(name: &'static str, address: SocketAddr, setting: &str) -> Finding {
     match TcpListener::bind(address) {
         Ok(_) => Finding::good(name, format!("{address} is free")),
         Err(_) if answers_health(address) => Finding::good(name, format!("hearthd serves on {address}")),
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-            Finding::note(name, format!("{address} is in use"), format!("if that is not hearthd, set `{setting}` in hearthd.toml"))
-        }
-        Err(error) => Finding::bad(name, format!("{address}: {error}"), format!("set `{setting}` in hearthd.toml")),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Finding::note(
+            name,
+            format!("{address} is in use"),
+            format!("if that is not hearthd, set `{setting}` in hearthd.toml"),
+        ),
+        Err(error) => Finding::bad(
+            name,
+            format!("{address}: {error}"),
+            format!("set `{setting}` in hearthd.toml"),
+        ),
     }
 }
 
@@ -189,7 +253,10 @@ fn ports(name: &'static str, address: SocketAddr, setting: &str) -> Finding {
 fn answers_health(address: SocketAddr) -> bool {
     address.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST)
         && procfs::process::all_processes().is_ok_and(|processes| {
-            processes.flatten().any(|process| process.stat().is_ok_and(|stat| stat.comm == "hearthd") && process.pid != std::process::id() as i32)
+            processes.flatten().any(|process| {
+                process.stat().is_ok_and(|stat| stat.comm == "hearthd")
+                    && process.pid != std::process::id() as i32
+            })
         })
 }
 

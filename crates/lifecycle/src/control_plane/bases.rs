@@ -26,6 +26,7 @@ impl Service {
         let directory = tempfile::tempdir_in(&self.config().directory).map_err(internal)?;
         disk::give(directory.path(), None, None, 0o711).map_err(internal)?;
         let path = directory.path().join("archive");
+        let bytes = object.info.size;
         let mut file = tokio::fs::File::create_new(&path).await.map_err(internal)?;
         let mut stream = std::pin::pin!(object.stream(None));
         while let Some(bytes) = stream.try_next().await.map_err(internal)? {
@@ -34,6 +35,7 @@ impl Service {
         file.flush().await.map_err(internal)?;
         let archive = |kind: &str| BaseArchive {
             path: path.clone(),
+            bytes,
             kind: kind.into(),
             names: vec![request.name.clone()],
         };
@@ -46,18 +48,37 @@ impl Service {
             BuildError::Internal(_) => internal(error),
             other => ApiError::validation(other.to_string()),
         })?;
-        let item = BaseItem { name: request.name.clone(), created_at: Timestamp::now() };
-        self.node().state.put(Table::Bases, &item.name, &caller.account_id, &item).await.map_err(internal)?;
+        let item = BaseItem {
+            name: request.name.clone(),
+            created_at: Timestamp::now(),
+        };
+        self.node()
+            .state
+            .put(Table::Bases, &item.name, &caller.account_id, &item)
+            .await
+            .map_err(internal)?;
         let mut bases = self.bases().lock().await;
         bases.retain(|base| base.name != item.name);
         bases.push(item);
-        Ok(ImportBaseResponse { name: request.name, digest: None })
+        Ok(ImportBaseResponse {
+            name: request.name,
+            digest: None,
+        })
     }
 
-    pub(crate) async fn list_bases(&self, _: &Caller, _: ListBasesRequest) -> Result<ListBasesResponse, ApiError> {
+    pub(crate) async fn list_bases(
+        &self,
+        _: &Caller,
+        _: ListBasesRequest,
+    ) -> Result<ListBasesResponse, ApiError> {
         let own = self.node().builder.own_bases().map_err(internal)?;
-        let mut items: Vec<BaseItem> =
-            own.into_iter().map(|name| BaseItem { name, created_at: self.started_at() }).collect();
+        let mut items: Vec<BaseItem> = own
+            .into_iter()
+            .map(|name| BaseItem {
+                name,
+                created_at: self.started_at(),
+            })
+            .collect();
         items.extend(self.bases().lock().await.iter().cloned());
         items.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(ListBasesResponse { items })

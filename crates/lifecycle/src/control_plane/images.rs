@@ -35,7 +35,9 @@ impl Service {
             .map(|image| (image.client_token.as_ref(), image));
         if let Some(image) = ClientToken::find(client_token.as_ref(), existing)? {
             let versions = catalog.versions_of(&image.id);
-            let first = versions.last().ok_or_else(|| internal("an image without versions"))?;
+            let first = versions
+                .last()
+                .ok_or_else(|| internal("an image without versions"))?;
             return Ok(created(image, first));
         }
         if catalog.image(&arn).is_some() {
@@ -73,7 +75,9 @@ impl Service {
         let mut catalog = self.inner.catalog.lock().await;
         let image = catalog.image(&arn).ok_or_else(|| texts::image_not_found(&arn))?;
         let versions = catalog.versions_of(&image.id);
-        let existing = versions.iter().map(|version| (version.client_token.as_ref(), *version));
+        let existing = versions
+            .iter()
+            .map(|version| (version.client_token.as_ref(), *version));
         if let Some(version) = ClientToken::find(client_token.as_ref(), existing)? {
             return Ok(updated(image, version));
         }
@@ -148,7 +152,10 @@ impl Service {
             position,
         )?;
         let items = page.items.into_iter().map(ImageRecord::summary).collect();
-        Ok(ListMicrovmImagesResponse { items, next_token: page.next_token })
+        Ok(ListMicrovmImagesResponse {
+            items,
+            next_token: page.next_token,
+        })
     }
 
     pub(crate) async fn delete_microvm_image(
@@ -158,7 +165,10 @@ impl Service {
     ) -> Result<DeleteMicrovmImageResponse, ApiError> {
         let arn = ImageArn::for_image_operation(&request.image_identifier, caller)?;
         let mut catalog = self.inner.catalog.lock().await;
-        let mut image = catalog.image(&arn).ok_or_else(|| texts::image_not_found(&arn))?.clone();
+        let mut image = catalog
+            .image(&arn)
+            .ok_or_else(|| texts::image_not_found(&arn))?
+            .clone();
         let microvms = self.all_microvms();
         let live = microvms.iter().filter(|microvm| {
             let record = microvm.record.borrow();
@@ -167,13 +177,20 @@ impl Service {
         policy::may_delete(image.state, live.count())?;
         image.state = MicrovmImageState::Deleting;
         image.updated_at = Timestamp::now();
-        self.node().state.put(Table::Images, &image.id, &image.account, &image).await.map_err(internal)?;
+        self.node()
+            .state
+            .put(Table::Images, &image.id, &image.account, &image)
+            .await
+            .map_err(internal)?;
         let id = image.id.clone();
         catalog.images.insert(id.clone(), image);
         drop(catalog);
         let service = self.clone();
         tokio::spawn(async move { service.finish_image_deletion(&id).await });
-        Ok(DeleteMicrovmImageResponse { image_identifier: arn.to_string(), state: MicrovmImageState::Deleting })
+        Ok(DeleteMicrovmImageResponse {
+            image_identifier: arn.to_string(),
+            state: MicrovmImageState::Deleting,
+        })
     }
 }
 

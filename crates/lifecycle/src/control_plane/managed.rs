@@ -1,9 +1,6 @@
 use hearth_wire::{
-    ApiError, Caller, Operation, Timestamp,
-    arn::ImageArn,
-    enums::ManagedMicrovmImageVersionStatus,
-    page, texts,
-    types::*,
+    ApiError, Caller, Operation, Timestamp, arn::ImageArn, enums::ManagedMicrovmImageVersionStatus, page,
+    texts, types::*,
 };
 
 use crate::{
@@ -30,9 +27,16 @@ impl Service {
         };
         let scope = page::scope(caller, Operation::ListManagedMicrovmImages, &[]);
         let token = request.next_token.as_deref();
-        let page =
-            self.inner.page_key.paginate(&scope, request.max_results, token, [image], |image| image.image_arn.clone())?;
-        Ok(ListManagedMicrovmImagesResponse { items: page.items, next_token: page.next_token })
+        let page = self
+            .inner
+            .page_key
+            .paginate(&scope, request.max_results, token, [image], |image| {
+                image.image_arn.clone()
+            })?;
+        Ok(ListManagedMicrovmImagesResponse {
+            items: page.items,
+            next_token: page.next_token,
+        })
     }
 
     pub(crate) async fn list_managed_microvm_image_versions(
@@ -49,16 +53,28 @@ impl Service {
                 image_arn: arn.to_string(),
                 image_version: (*version).to_owned(),
                 status: Some(ManagedMicrovmImageVersionStatus::Available),
-                supported_cpu_configurations: Some(vec![CpuConfiguration { architecture: ARCHITECTURE }]),
+                supported_cpu_configurations: Some(vec![CpuConfiguration {
+                    architecture: ARCHITECTURE,
+                }]),
                 created_at: CREATED,
                 updated_at: Some(CREATED),
             };
             (place, version)
         });
-        let scope = page::scope(caller, Operation::ListManagedMicrovmImageVersions, &[Some(&arn.name)]);
+        let scope = page::scope(
+            caller,
+            Operation::ListManagedMicrovmImageVersions,
+            &[Some(&arn.name)],
+        );
         let token = request.next_token.as_deref();
-        let page = self.inner.page_key.paginate(&scope, request.max_results, token, versions, |(place, _)| *place)?;
+        let page =
+            self.inner
+                .page_key
+                .paginate(&scope, request.max_results, token, versions, |(place, _)| *place)?;
         let items = page.items.into_iter().map(|(_, version)| version).collect();
-        Ok(ListManagedMicrovmImageVersionsResponse { items, next_token: page.next_token })
+        Ok(ListManagedMicrovmImageVersionsResponse {
+            items,
+            next_token: page.next_token,
+        })
     }
 }

@@ -38,14 +38,26 @@ impl Service {
             return Ok(record.object());
         }
         let (image, version) = versions::for_run(&catalog, &arn, request.image_version.as_deref())?;
-        let ingress = policy::connectors(request.ingress_network_connectors, ManagedConnector::HttpIngress, caller)?;
-        let egress = policy::connectors(request.egress_network_connectors, ManagedConnector::InternetEgress, caller)?;
+        let ingress = policy::connectors(
+            request.ingress_network_connectors,
+            ManagedConnector::HttpIngress,
+            caller,
+        )?;
+        let egress = policy::connectors(
+            request.egress_network_connectors,
+            ManagedConnector::InternetEgress,
+            caller,
+        )?;
         let hooks = version.specification.hooks.clone();
         if request.run_hook_payload.is_some() && enabled(hooks.as_ref(), HookName::Run).is_none() {
             return Err(texts::run_hook_required());
         }
         let memory_mib = tier_of(&version.specification).minimum_memory_mib as u64;
-        let taken: u64 = own.iter().filter(|record| record.stage != Stage::Terminated).map(|record| record.memory_mib).sum();
+        let taken: u64 = own
+            .iter()
+            .filter(|record| record.stage != Stage::Terminated)
+            .map(|record| record.memory_mib)
+            .sum();
         if taken + memory_mib > self.config().memory_quota_mib {
             return Err(texts::memory_exhausted());
         }
@@ -67,7 +79,9 @@ impl Service {
             hooks,
             execution_role_arn: request.execution_role_arn,
             idle_policy: request.idle_policy,
-            maximum_duration_seconds: request.maximum_duration_in_seconds.unwrap_or(MAXIMUM_DURATION_SECONDS),
+            maximum_duration_seconds: request
+                .maximum_duration_in_seconds
+                .unwrap_or(MAXIMUM_DURATION_SECONDS),
             logging: request.logging,
             ingress,
             egress,
@@ -80,7 +94,11 @@ impl Service {
             output_position: 0,
             client_token,
         };
-        self.node().state.put(Table::Microvms, &record.id, &record.account, &record).await.map_err(internal)?;
+        self.node()
+            .state
+            .put(Table::Microvms, &record.id, &record.account, &record)
+            .await
+            .map_err(internal)?;
         let object = record.object();
         self.add_microvm(record, snapshot, None);
         Ok(object)
@@ -91,7 +109,11 @@ impl Service {
         caller: &Caller,
         request: GetMicrovmRequest,
     ) -> Result<GetMicrovmResponse, ApiError> {
-        Ok(self.find(caller, &request.microvm_identifier)?.record.borrow().object())
+        Ok(self
+            .find(caller, &request.microvm_identifier)?
+            .record
+            .borrow()
+            .object())
     }
 
     pub(crate) async fn list_microvms(
@@ -99,7 +121,11 @@ impl Service {
         caller: &Caller,
         request: ListMicrovmsRequest,
     ) -> Result<ListMicrovmsResponse, ApiError> {
-        let arn = request.image_identifier.as_deref().map(|arn| ImageArn::for_image_operation(arn, caller)).transpose()?;
+        let arn = request
+            .image_identifier
+            .as_deref()
+            .map(|arn| ImageArn::for_image_operation(arn, caller))
+            .transpose()?;
         let (arn, version) = (arn.map(|arn| arn.to_string()), request.image_version.as_deref());
         let scope = page::scope(caller, Operation::ListMicrovms, &[arn.as_deref(), version]);
         let mut records = self.records_of(caller);
@@ -110,9 +136,15 @@ impl Service {
         let position = |record: &MicrovmRecord| (i64::MAX - record.started_at.as_millis(), record.id.clone());
         records.sort_by_key(position);
         let token = request.next_token.as_deref();
-        let page = self.inner.page_key.paginate(&scope, request.max_results, token, records, position)?;
+        let page = self
+            .inner
+            .page_key
+            .paginate(&scope, request.max_results, token, records, position)?;
         let items = page.items.iter().map(MicrovmRecord::item).collect();
-        Ok(ListMicrovmsResponse { items, next_token: page.next_token })
+        Ok(ListMicrovmsResponse {
+            items,
+            next_token: page.next_token,
+        })
     }
 
     pub(crate) async fn suspend_microvm(

@@ -10,7 +10,8 @@ impl Service {
         caller: &Caller,
         request: TagResourceRequest,
     ) -> Result<TagResourceResponse, ApiError> {
-        self.change_tags(caller, &request.resource, |tags| tags.extend(request.tags)).await?;
+        self.change_tags(caller, &request.resource, |tags| tags.extend(request.tags))
+            .await?;
         Ok(TagResourceResponse {})
     }
 
@@ -34,7 +35,9 @@ impl Service {
         let arn = ImageArn::for_image_operation(&request.resource, caller)?;
         let catalog = self.inner.catalog.lock().await;
         let image = catalog.image(&arn).ok_or_else(|| texts::image_not_found(&arn))?;
-        Ok(ListTagsResponse { tags: image.tags.clone().unwrap_or_default() })
+        Ok(ListTagsResponse {
+            tags: image.tags.clone().unwrap_or_default(),
+        })
     }
 
     async fn change_tags(
@@ -48,8 +51,16 @@ impl Service {
         let image = catalog.image(&arn).ok_or_else(|| texts::image_not_found(&arn))?;
         let mut tags = image.tags.clone().unwrap_or_default();
         change(&mut tags);
-        let image = ImageRecord { tags: Some(tags), updated_at: Timestamp::now(), ..image.clone() };
-        self.node().state.put(Table::Images, &image.id, &image.account, &image).await.map_err(internal)?;
+        let image = ImageRecord {
+            tags: Some(tags),
+            updated_at: Timestamp::now(),
+            ..image.clone()
+        };
+        self.node()
+            .state
+            .put(Table::Images, &image.id, &image.account, &image)
+            .await
+            .map_err(internal)?;
         catalog.images.insert(image.id.clone(), image);
         Ok(())
     }

@@ -17,8 +17,17 @@ impl Service {
         caller: &Caller,
         request: CreateMicrovmAuthTokenRequest,
     ) -> Result<CreateMicrovmAuthTokenResponse, ApiError> {
-        let ranges = request.allowed_ports.iter().map(range).collect::<Result<Vec<_>, _>>()?;
-        self.mint(caller, &request.microvm_identifier, request.expiration_in_minutes, |_| Ok(Grant::Http(ranges)))
+        let ranges = request
+            .allowed_ports
+            .iter()
+            .map(range)
+            .collect::<Result<Vec<_>, _>>()?;
+        self.mint(
+            caller,
+            &request.microvm_identifier,
+            request.expiration_in_minutes,
+            |_| Ok(Grant::Http(ranges)),
+        )
     }
 
     pub(crate) async fn create_microvm_shell_auth_token(
@@ -26,16 +35,27 @@ impl Service {
         caller: &Caller,
         request: CreateMicrovmShellAuthTokenRequest,
     ) -> Result<CreateMicrovmShellAuthTokenResponse, ApiError> {
-        self.mint(caller, &request.microvm_identifier, request.expiration_in_minutes, |record| {
-            let has = |connector: ManagedConnector| {
-                record.ingress.iter().any(|arn| arn.ends_with(&format!(":{}", connector.name())))
-            };
-            match (has(ManagedConnector::ShellIngress), has(ManagedConnector::AllIngress)) {
-                (true, true) => Err(texts::all_ingress_combined()),
-                (true, false) => Ok(Grant::Shell),
-                (false, _) => Err(texts::shell_ingress_required()),
-            }
-        })
+        self.mint(
+            caller,
+            &request.microvm_identifier,
+            request.expiration_in_minutes,
+            |record| {
+                let has = |connector: ManagedConnector| {
+                    record
+                        .ingress
+                        .iter()
+                        .any(|arn| arn.ends_with(&format!(":{}", connector.name())))
+                };
+                match (
+                    has(ManagedConnector::ShellIngress),
+                    has(ManagedConnector::AllIngress),
+                ) {
+                    (true, true) => Err(texts::all_ingress_combined()),
+                    (true, false) => Ok(Grant::Shell),
+                    (false, _) => Err(texts::shell_ingress_required()),
+                }
+            },
+        )
     }
 
     fn mint(
@@ -54,8 +74,18 @@ impl Service {
             return Err(texts::microvm_terminated(id));
         }
         let expires_at_ms = Timestamp::now().as_millis() as u64 + u64::from(minutes) * 60_000;
-        let claims = Claims { microvm_id: record.id.clone(), grant: grant(&record)?, expires_at_ms };
-        Ok(CreateMicrovmAuthTokenResponse::of(self.inner.keyring.read().unwrap_or_else(PoisonError::into_inner).mint(&claims)))
+        let claims = Claims {
+            microvm_id: record.id.clone(),
+            grant: grant(&record)?,
+            expires_at_ms,
+        };
+        Ok(CreateMicrovmAuthTokenResponse::of(
+            self.inner
+                .keyring
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .mint(&claims),
+        ))
     }
 }
 
@@ -65,7 +95,10 @@ fn range(specification: &PortSpecification) -> Result<PortRange, ApiError> {
         PortSpecification::Range(range) if range.start_port > range.end_port => {
             Err(texts::reversed_port_range(range.start_port, range.end_port))
         }
-        PortSpecification::Range(range) => Ok(PortRange { start: range.start_port, end: range.end_port }),
+        PortSpecification::Range(range) => Ok(PortRange {
+            start: range.start_port,
+            end: range.end_port,
+        }),
         PortSpecification::AllPorts(_) => Ok(PortRange::ALL),
     }
 }

@@ -1,9 +1,6 @@
 use hearth_state::{Changes, Table};
 use hearth_wire::{
-    ApiError, Caller, Operation, Timestamp,
-    arn::ImageArn,
-    enums::MicrovmImageVersionState,
-    page, texts,
+    ApiError, Caller, Operation, Timestamp, arn::ImageArn, enums::MicrovmImageVersionState, page, texts,
     types::*,
 };
 
@@ -19,7 +16,11 @@ use crate::{
 
 /// The spelling of a version in records: `1` is `1.0`.
 fn canonical(version: &str) -> String {
-    if version.contains('.') { version.to_owned() } else { format!("{version}.0") }
+    if version.contains('.') {
+        version.to_owned()
+    } else {
+        format!("{version}.0")
+    }
 }
 
 fn find<'a>(
@@ -61,7 +62,10 @@ impl Service {
             |version| u32::MAX - version.number,
         )?;
         let items = page.items.into_iter().map(VersionRecord::object).collect();
-        Ok(ListMicrovmImageVersionsResponse { items, next_token: page.next_token })
+        Ok(ListMicrovmImageVersionsResponse {
+            items,
+            next_token: page.next_token,
+        })
     }
 
     pub(crate) async fn update_microvm_image_version(
@@ -80,14 +84,26 @@ impl Service {
             )));
         }
         let now = Timestamp::now();
-        let version = VersionRecord { status: request.status, updated_at: now, ..version.clone() };
-        let mut image = ImageRecord { updated_at: now, ..image.clone() };
-        let changed = catalog.versions_of(&image.id).into_iter().map(|other| match other.version == version.version {
-            true => &version,
-            false => other,
-        });
+        let version = VersionRecord {
+            status: request.status,
+            updated_at: now,
+            ..version.clone()
+        };
+        let mut image = ImageRecord {
+            updated_at: now,
+            ..image.clone()
+        };
+        let changed =
+            catalog
+                .versions_of(&image.id)
+                .into_iter()
+                .map(|other| match other.version == version.version {
+                    true => &version,
+                    false => other,
+                });
         image.latest_active_version = newest_runnable(changed);
-        self.write(&mut catalog, image, Some(version.clone()), None).await?;
+        self.write(&mut catalog, image, Some(version.clone()), None)
+            .await?;
         Ok(version.object())
     }
 
@@ -105,7 +121,10 @@ impl Service {
             return Err(texts::last_version());
         }
         let (key, deleted) = (version.key(), version.version.clone());
-        let mut image = ImageRecord { updated_at: Timestamp::now(), ..image.clone() };
+        let mut image = ImageRecord {
+            updated_at: Timestamp::now(),
+            ..image.clone()
+        };
         image.latest_active_version =
             newest_runnable(versions.into_iter().filter(|other| other.version != deleted));
         self.write(&mut catalog, image, None, Some(&key)).await?;
@@ -126,11 +145,13 @@ impl Service {
         version: Option<VersionRecord>,
         deleted: Option<&str>,
     ) -> Result<(), ApiError> {
-        let mut changes =
-            Changes::new().put(Table::Images, &image.id, &image.account, &image).map_err(internal)?;
+        let mut changes = Changes::new()
+            .put(Table::Images, &image.id, &image.account, &image)
+            .map_err(internal)?;
         if let Some(version) = &version {
-            changes =
-                changes.put(Table::Versions, &version.key(), &version.account, version).map_err(internal)?;
+            changes = changes
+                .put(Table::Versions, &version.key(), &version.account, version)
+                .map_err(internal)?;
         }
         if let Some(key) = deleted {
             changes = changes.delete(Table::Versions, key);
@@ -156,7 +177,9 @@ impl Service {
         let (_, version) = find(&catalog, &arn, &request.image_version)?;
         let matches = request.architecture.is_none_or(|wanted| wanted == ARCHITECTURE)
             && request.chipset.is_none_or(|wanted| wanted == CHIPSET)
-            && request.chipset_generation.is_none_or(|wanted| wanted == CHIPSET_GENERATION);
+            && request
+                .chipset_generation
+                .is_none_or(|wanted| wanted == CHIPSET_GENERATION);
         let scope = page::scope(caller, Operation::ListMicrovmImageBuilds, &[Some(&version.key())]);
         let page = self.inner.page_key.paginate(
             &scope,
@@ -166,7 +189,10 @@ impl Service {
             |version| version.build.id.clone(),
         )?;
         let items = page.items.into_iter().map(VersionRecord::build_summary).collect();
-        Ok(ListMicrovmImageBuildsResponse { items, next_token: page.next_token })
+        Ok(ListMicrovmImageBuildsResponse {
+            items,
+            next_token: page.next_token,
+        })
     }
 
     pub(crate) async fn get_microvm_image_build(
@@ -178,16 +204,26 @@ impl Service {
         let catalog = self.inner.catalog.lock().await;
         let (_, version) = find(&catalog, &arn, &request.image_version)?;
         if version.build.id != request.build_id {
-            return Err(texts::build_not_found(&arn, &request.image_version, &request.build_id));
+            return Err(texts::build_not_found(
+                &arn,
+                &request.image_version,
+                &request.build_id,
+            ));
         }
         let snapshot_build = version.build.sizes.clone();
-        Ok(GetMicrovmImageBuildResponse { build: version.build_summary(), snapshot_build })
+        Ok(GetMicrovmImageBuildResponse {
+            build: version.build_summary(),
+            snapshot_build,
+        })
     }
 }
 
 /// What an unpinned RunMicrovm takes.
 pub(super) fn newest_runnable<'a>(newest_first: impl Iterator<Item = &'a VersionRecord>) -> Option<String> {
-    newest_first.into_iter().find(|version| version.is_runnable()).map(|version| version.version.clone())
+    newest_first
+        .into_iter()
+        .find(|version| version.is_runnable())
+        .map(|version| version.version.clone())
 }
 
 /// The version a RunMicrovm names, or the newest that can be launched (spec section 8).
@@ -205,8 +241,7 @@ pub(super) fn for_run<'a>(
         .filter(|image| image.state != hearth_wire::enums::MicrovmImageState::Deleting)
         .ok_or_else(missing)?;
     let version = catalog.versions_of(&image.id).into_iter().find(|version| {
-        version.is_runnable()
-            && wanted.is_none_or(|wanted| canonical(wanted) == version.version)
+        version.is_runnable() && wanted.is_none_or(|wanted| canonical(wanted) == version.version)
     });
     Ok((image, version.ok_or_else(missing)?))
 }

@@ -37,17 +37,31 @@ pub(crate) fn may_delete(state: MicrovmImageState, live_microvms: usize) -> Resu
 }
 
 /// Checks the business rules of a specification and fills in what is echoed (spec sections 4.4, 7 step 1).
-pub(crate) fn complete(mut specification: ImageSpecification, caller: &Caller) -> Result<ImageSpecification, ApiError> {
+pub(crate) fn complete(
+    mut specification: ImageSpecification,
+    caller: &Caller,
+) -> Result<ImageSpecification, ApiError> {
     let base = ImageArn::for_managed(&specification.base_image_arn, caller)?;
-    let version = specification.base_image_version.as_deref().unwrap_or(BASE_VERSIONS[0]);
+    let version = specification
+        .base_image_version
+        .as_deref()
+        .unwrap_or(BASE_VERSIONS[0]);
     let known = BASE_VERSIONS.contains(&version.strip_suffix(".0").unwrap_or(version));
     if base.name != BASE_NAME || !known {
         return Err(texts::unknown_base_version(&base, version));
     }
     specification.base_image_version = Some(format!("{}.0", version.strip_suffix(".0").unwrap_or(version)));
 
-    let default = || vec![Resources { minimum_memory_in_mib: tiers::DEFAULT_MEMORY_MIB }];
-    let resources = specification.resources.take().filter(|list| !list.is_empty()).unwrap_or_else(default);
+    let default = || {
+        vec![Resources {
+            minimum_memory_in_mib: tiers::DEFAULT_MEMORY_MIB,
+        }]
+    };
+    let resources = specification
+        .resources
+        .take()
+        .filter(|list| !list.is_empty())
+        .unwrap_or_else(default);
     for resource in &resources {
         if tiers::find(resource.minimum_memory_in_mib).is_none() {
             return Err(texts::unsupported_memory(resource.minimum_memory_in_mib, &base));
@@ -71,13 +85,21 @@ pub(crate) fn complete(mut specification: ImageSpecification, caller: &Caller) -
         }
         specification.hooks = Some(hooks::effective(given));
     }
-    for key in specification.environment_variables.iter().flatten().map(|(key, _)| key) {
+    for key in specification
+        .environment_variables
+        .iter()
+        .flatten()
+        .map(|(key, _)| key)
+    {
         if key == "AWS_REGION" {
             return Err(texts::reserved_environment_variable(key));
         }
     }
-    specification.egress_network_connectors =
-        Some(connectors(specification.egress_network_connectors.take(), ManagedConnector::InternetEgress, caller)?);
+    specification.egress_network_connectors = Some(connectors(
+        specification.egress_network_connectors.take(),
+        ManagedConnector::InternetEgress,
+        caller,
+    )?);
     Ok(specification)
 }
 
@@ -101,11 +123,17 @@ pub(crate) fn connectors(
             ConnectorArn::Managed(connector) if connector.is_ingress() == default.is_ingress() => {}
             ConnectorArn::Managed(_) => return Err(texts::unrecognized_connector(arn)),
             ConnectorArn::Customer { .. } => {
-                return Err(ApiError::not_found(format!("Network connector not found for: {arn}")));
+                return Err(ApiError::not_found(format!(
+                    "Network connector not found for: {arn}"
+                )));
             }
         }
     }
-    Ok(if given.is_empty() { vec![default.arn(caller)] } else { given })
+    Ok(if given.is_empty() {
+        vec![default.arn(caller)]
+    } else {
+        given
+    })
 }
 
 #[cfg(test)]
@@ -126,7 +154,9 @@ mod tests {
     fn specification() -> ImageSpecification {
         ImageSpecification {
             base_image_arn: ImageArn::managed(&caller(), BASE_NAME).to_string(),
-            code_artifact: CodeArtifact { uri: "s3://bucket/app.zip".into() },
+            code_artifact: CodeArtifact {
+                uri: "s3://bucket/app.zip".into(),
+            },
             ..ImageSpecification::default()
         }
     }
@@ -142,12 +172,21 @@ mod tests {
     #[test]
     fn both_spellings_of_a_base_version_are_taken_and_unknown_ones_named() {
         for (given, echoed) in [("0", "0.0"), ("1", "1.0"), ("1.0", "1.0")] {
-            let specification = ImageSpecification { base_image_version: Some(given.into()), ..specification() };
+            let specification = ImageSpecification {
+                base_image_version: Some(given.into()),
+                ..specification()
+            };
             let done = complete(specification, &caller()).expect("known");
             assert_eq!(done.base_image_version.as_deref(), Some(echoed));
         }
-        let specification = ImageSpecification { base_image_version: Some("999".into()), ..specification() };
-        let error = complete(specification, &caller()).expect_err("unknown").message.expect("text");
+        let specification = ImageSpecification {
+            base_image_version: Some("999".into()),
+            ..specification()
+        };
+        let error = complete(specification, &caller())
+            .expect_err("unknown")
+            .message
+            .expect("text");
         assert!(error.contains("version 999 is available"), "{error}");
     }
 
@@ -161,11 +200,18 @@ mod tests {
 
     #[test]
     fn an_image_that_is_being_changed_can_neither_change_nor_go() {
-        for state in [MicrovmImageState::Creating, MicrovmImageState::Updating, MicrovmImageState::Deleting] {
+        for state in [
+            MicrovmImageState::Creating,
+            MicrovmImageState::Updating,
+            MicrovmImageState::Deleting,
+        ] {
             assert_eq!(may_change(state).expect_err("busy").status(), 409);
             assert_eq!(may_delete(state, 0).expect_err("busy").status(), 400);
         }
-        assert_eq!(may_delete(MicrovmImageState::Created, 1), Err(texts::image_in_use()));
+        assert_eq!(
+            may_delete(MicrovmImageState::Created, 1),
+            Err(texts::image_in_use())
+        );
         assert_eq!(may_delete(MicrovmImageState::CreateFailed, 0), Ok(()));
     }
 }

@@ -7,7 +7,8 @@ use hearth_wire::{
     Timestamp,
     arn::ImageArn,
     enums::{
-        Architecture, BuildState, Chipset, MicrovmImageState, MicrovmImageVersionState, MicrovmImageVersionStatus,
+        Architecture, BuildState, Chipset, MicrovmImageState, MicrovmImageVersionState,
+        MicrovmImageVersionStatus,
     },
     types::{
         ImageSpecification, MicrovmImageBuildSummary, MicrovmImageSummary, MicrovmImageVersion, SnapshotBuild,

@@ -50,7 +50,11 @@ pub(super) async fn take(
         std::fs::rename(&making, &template)?;
     }
     disk::clone(&template, &snapshot::scratch_path(directory))?;
-    let boot = Boot { directory, shape: &shape, more_disks: &[] };
+    let boot = Boot {
+        directory,
+        shape: &shape,
+        more_disks: &[],
+    };
     let guest = node.host.boot(&boot).await?;
     if let Err(error) = make_ready(node, &guest, application, hooks, log).await {
         guest.destroy().await;
@@ -74,7 +78,10 @@ async fn make_ready(
     }
     let ready = async {
         match enabled(hooks, HookName::Ready) {
-            Some(hook) => hook.call_until_ready(agent).await?.map_err(SnapshotError::Application),
+            Some(hook) => hook
+                .call_until_ready(agent)
+                .await?
+                .map_err(SnapshotError::Application),
             // Without a hook: when something listens, or after a while (spec section 34, question 2).
             None => Ok(agent.await_listener(node.config.listen_timeout).await.map(drop)?),
         }
@@ -110,14 +117,26 @@ async fn follow(agent: Agent, mut log: Option<LogWriter>) -> Result<String, Snap
 }
 
 /// Calls `/validate` in a throwaway clone; nothing of it stays.
-pub(super) async fn validate(node: &Node, snapshot: &Snapshot, hooks: Option<&Hooks>, log: Option<LogWriter>) -> Result<(), SnapshotError> {
-    let Some(hook) = enabled(hooks, HookName::Validate) else { return Ok(()) };
+pub(super) async fn validate(
+    node: &Node,
+    snapshot: &Snapshot,
+    hooks: Option<&Hooks>,
+    log: Option<LogWriter>,
+) -> Result<(), SnapshotError> {
+    let Some(hook) = enabled(hooks, HookName::Validate) else {
+        return Ok(());
+    };
     let directory = tempfile::tempdir_in(&node.config.directory)?;
     disk::give(directory.path(), None, None, 0o711)?;
     let scratch = scratch_of(directory.path());
     disk::clone(&snapshot.scratch(), &scratch)?;
     let idle = node.host.prepare(snapshot).await?;
-    let guest = idle.restore(&Restore { disks: vec![Some(scratch)], suspended: None }).await?;
+    let guest = idle
+        .restore(&Restore {
+            disks: vec![Some(scratch)],
+            suspended: None,
+        })
+        .await?;
     let result = async {
         guest.agent().thaw(true).await?;
         let ended = async {

@@ -36,7 +36,10 @@ pub(crate) struct Failed {
 
 impl Failed {
     fn early(reason: impl ToString) -> Failed {
-        Failed { reason: reason.to_string(), sizes: None }
+        Failed {
+            reason: reason.to_string(),
+            sizes: None,
+        }
     }
 
     fn node(error: impl std::fmt::Display) -> Failed {
@@ -48,7 +51,9 @@ impl Failed {
 /// there when it does not.
 pub(crate) async fn build(node: &Node, image: &ImageArn, version: &VersionRecord) -> Result<Made, Failed> {
     let directory = node.version_directory(&version.image_id, &version.version);
-    let making = directory.with_extension("making");
+    let making = node
+        .image_directory(&version.image_id)
+        .join(format!("{}.making", version.version));
     let mut log = open_log(node, image, version, "0.0").await;
     let clean = || -> std::io::Result<()> {
         durable::remove_directory(&making)?;
@@ -57,7 +62,9 @@ pub(crate) async fn build(node: &Node, image: &ImageArn, version: &VersionRecord
     clean().map_err(Failed::node)?;
     let built = build_in(node, image, version, &making, &mut log).await;
     let published = match built {
-        Ok(made) => durable::publish_directory(&making, &directory).map(|()| made).map_err(Failed::node),
+        Ok(made) => durable::publish_directory(&making, &directory)
+            .map(|()| made)
+            .map_err(Failed::node),
         Err(failed) => Err(failed),
     };
     if let Err(failed) = &published {
@@ -65,7 +72,10 @@ pub(crate) async fn build(node: &Node, image: &ImageArn, version: &VersionRecord
             tracing::warn!(%error, "files of a failed build stay behind");
         }
         if let Some(log) = &mut log {
-            log.line(&format!("Build of version {} failed: {}", version.version, failed.reason));
+            log.line(&format!(
+                "Build of version {} failed: {}",
+                version.version, failed.reason
+            ));
         }
     }
     if let Some(log) = &mut log {
@@ -91,13 +101,27 @@ async fn build_in(
     fetch(node, image, specification, &context).await?;
     let cache_key = version.image_id.as_str();
     let root_disk = root_path(directory);
-    let request = Build { cache_key, context: &context, limit_bytes: tier.disk_bytes, root_disk: &root_disk };
-    let container = node.builder.build(&request, log.as_mut()).await.map_err(container_failure)?;
+    let request = Build {
+        cache_key,
+        context: &context,
+        limit_bytes: tier.disk_bytes,
+        root_disk: &root_disk,
+    };
+    let container = node
+        .builder
+        .build(&request, log.as_mut())
+        .await
+        .map_err(container_failure)?;
     durable::remove_file(&context).map_err(Failed::node)?;
     let code = disk::allocated_bytes(&root_disk).map_err(Failed::node)? as i64;
-    let mut sizes = SnapshotBuild { code_install_size_in_bytes: Some(code), ..Default::default() };
+    let mut sizes = SnapshotBuild {
+        code_install_size_in_bytes: Some(code),
+        ..Default::default()
+    };
     if container.argv().is_empty() {
-        return Err(Failed::early("CONTAINER_BUILD_FAILED: the image has neither ENTRYPOINT nor CMD"));
+        return Err(Failed::early(
+            "CONTAINER_BUILD_FAILED: the image has neither ENTRYPOINT nor CMD",
+        ));
     }
     let with_sizes = |reason: snapshot::SnapshotError, sizes: &SnapshotBuild| Failed {
         reason: reason.to_string(),
@@ -109,26 +133,41 @@ async fn build_in(
     let made = snapshot::take(node, directory, tier, application, hooks, application_log)
         .await
         .map_err(|error| with_sizes(error, &sizes))?;
-    sizes.memory_snapshot_size_in_bytes = Some(disk::allocated_bytes(&made.memory()).map_err(Failed::node)? as i64);
-    sizes.disk_snapshot_size_in_bytes = Some(disk::allocated_bytes(&made.scratch()).map_err(Failed::node)? as i64);
+    sizes.memory_snapshot_size_in_bytes =
+        Some(disk::allocated_bytes(&made.memory()).map_err(Failed::node)? as i64);
+    sizes.disk_snapshot_size_in_bytes =
+        Some(disk::allocated_bytes(&made.scratch()).map_err(Failed::node)? as i64);
     let validate_log = open_log(node, image, version, &version.version).await;
-    snapshot::validate(node, &made, hooks, validate_log).await.map_err(|error| with_sizes(error, &sizes))?;
+    snapshot::validate(node, &made, hooks, validate_log)
+        .await
+        .map_err(|error| with_sizes(error, &sizes))?;
     Ok(Made { container, sizes })
 }
 
 /// The tier a specification asks for; the rules have been checked when it was accepted.
 pub(crate) fn tier_of(specification: &ImageSpecification) -> Tier {
-    let asked = specification.resources.iter().flatten().next().map(|resources| resources.minimum_memory_in_mib);
+    let asked = specification
+        .resources
+        .iter()
+        .flatten()
+        .next()
+        .map(|resources| resources.minimum_memory_in_mib);
     asked.and_then(tiers::find).unwrap_or(tiers::TIERS[2])
 }
 
 /// Copies the artifact next to the build. It is the tenant's: bytes, nothing more.
-async fn fetch(node: &Node, image: &ImageArn, specification: &ImageSpecification, to: &Path) -> Result<(), Failed> {
+async fn fetch(
+    node: &Node,
+    image: &ImageArn,
+    specification: &ImageSpecification,
+    to: &Path,
+) -> Result<(), Failed> {
     use futures::TryStreamExt;
     let uri = &specification.code_artifact.uri;
     let (bucket, key) =
         policy::artifact(uri).map_err(|error| Failed::early(error.message.unwrap_or_default()))?;
-    let refused = |code: &str, cause: &dyn std::fmt::Display| Failed::early(format!("{code}: {uri}: {cause}"));
+    let refused =
+        |code: &str, cause: &dyn std::fmt::Display| Failed::early(format!("{code}: {uri}: {cause}"));
     let object = node
         .objects
         .fetch(&image.account, None, bucket, key)
@@ -150,15 +189,20 @@ async fn fetch(node: &Node, image: &ImageArn, specification: &ImageSpecification
 
 fn container_failure(error: BuildError) -> Failed {
     match error {
-        BuildError::Failed(cause) => {
-            Failed::early(format!("CONTAINER_BUILD_FAILED: The container image build failed. {cause}"))
-        }
+        BuildError::Failed(cause) => Failed::early(format!(
+            "CONTAINER_BUILD_FAILED: The container image build failed. {cause}"
+        )),
         other => Failed::early(other),
     }
 }
 
 /// The log stream of a build, unless the image turned logging off.
-async fn open_log(node: &Node, image: &ImageArn, version: &VersionRecord, shown_version: &str) -> Option<LogWriter> {
+async fn open_log(
+    node: &Node,
+    image: &ImageArn,
+    version: &VersionRecord,
+    shown_version: &str,
+) -> Option<LogWriter> {
     let names = match &version.specification.logging {
         Some(Logging::Disabled(_)) => return None,
         Some(Logging::CloudWatch(names)) => names.clone(),
@@ -166,8 +210,14 @@ async fn open_log(node: &Node, image: &ImageArn, version: &VersionRecord, shown_
     };
     let group = names.log_group.unwrap_or_else(|| default_group(&image.name));
     let stream = names.log_stream.unwrap_or_else(|| {
-        default_stream(Timestamp::now(), shown_version, &format!("microvm-{}", version.build.id))
+        default_stream(
+            Timestamp::now(),
+            shown_version,
+            &format!("microvm-{}", version.build.id),
+        )
     });
     let opened = node.logs.writer(&image.account, &group, &stream).await;
-    opened.inspect_err(|error| tracing::warn!(%error, "a build's log could not be opened")).ok()
+    opened
+        .inspect_err(|error| tracing::warn!(%error, "a build's log could not be opened"))
+        .ok()
 }

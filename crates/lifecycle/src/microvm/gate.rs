@@ -41,7 +41,10 @@ pub(crate) async fn enter(microvm: &Microvm) -> Result<Passage, GateError> {
         Some(open) => open,
         None => wait(microvm).await?,
     };
-    Ok(Passage { microvm: microvm.clone(), open })
+    Ok(Passage {
+        microvm: microvm.clone(),
+        open,
+    })
 }
 
 async fn wait(microvm: &Microvm) -> Result<Open, GateError> {
@@ -59,7 +62,10 @@ async fn wait(microvm: &Microvm) -> Result<Open, GateError> {
 
 fn takes_http(ingress: &[String]) -> bool {
     let http = [ManagedConnector::HttpIngress, ManagedConnector::AllIngress];
-    ingress.iter().any(|arn| http.iter().any(|connector| arn.ends_with(&format!(":{}", connector.name()))))
+    ingress.iter().any(|arn| {
+        http.iter()
+            .any(|connector| arn.ends_with(&format!(":{}", connector.name())))
+    })
 }
 
 impl Passage {
@@ -86,7 +92,10 @@ impl Passage {
     /// Returns when connections of this passage are dead: the MicroVM was suspended or has ended.
     pub async fn ended(&self) {
         let mut open = self.microvm.open.clone();
-        let same = |open: &Option<Open>| open.as_ref().is_some_and(|open| open.generation == self.open.generation);
+        let same = |open: &Option<Open>| {
+            open.as_ref()
+                .is_some_and(|open| open.generation == self.open.generation)
+        };
         let _gone_or_other = open.wait_for(|open| !same(open)).await;
     }
 

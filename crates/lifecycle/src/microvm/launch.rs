@@ -72,14 +72,25 @@ impl Task {
             idle.discard().await;
             return Err(GuestError::io("cloning the scratch disk")(error).into());
         }
-        let guest = idle.restore(&Restore { disks: vec![Some(scratch)], suspended: None }).await?;
+        let guest = idle
+            .restore(&Restore {
+                disks: vec![Some(scratch)],
+                suspended: None,
+            })
+            .await?;
         self.guest = Some(guest.clone());
         // Outbound connections were closed before the snapshot was taken.
         guest.agent().thaw(false).await?;
         if let Some(hook) = enabled(self.record.hooks.as_ref(), HookName::Run) {
-            let payload = self.record.run_hook_payload.as_ref().map_or("", |payload| payload.0.as_str());
+            let payload = self
+                .record
+                .run_hook_payload
+                .as_ref()
+                .map_or("", |payload| payload.0.as_str());
             let body = serde_json::json!({ "microvmId": self.record.id, "runHookPayload": payload });
-            hook.call(guest.agent(), body.to_string()).await?.map_err(Failure::Hook)?;
+            hook.call(guest.agent(), body.to_string())
+                .await?
+                .map_err(Failure::Hook)?;
         }
         Ok(())
     }
@@ -103,7 +114,11 @@ impl Task {
             }
             // The application refused: that is its answer, not this service's failure. The state tells.
             Err(Failure::Hook(reason)) => {
-                tracing::info!(microvm = self.record.id, reason, "the resume hook failed; suspending again");
+                tracing::info!(
+                    microvm = self.record.id,
+                    reason,
+                    "the resume hook failed; suspending again"
+                );
                 self.suspend_again().await;
                 Ok(())
             }
@@ -126,7 +141,10 @@ impl Task {
             return Err(GuestError::io("writing the record")(std::io::Error::other(error)).into());
         }
         let suspended = suspended_of(&directory, self.record.suspends);
-        let parts = Restore { disks: vec![Some(scratch_of(&directory))], suspended: Some(suspended) };
+        let parts = Restore {
+            disks: vec![Some(scratch_of(&directory))],
+            suspended: Some(suspended),
+        };
         let guest = idle.restore(&parts).await?;
         self.guest = Some(guest.clone());
         self.wake(&guest, true).await
@@ -136,7 +154,9 @@ impl Task {
     async fn wake(&mut self, guest: &Guest, close_connections: bool) -> Result<(), Failure> {
         guest.agent().thaw(close_connections).await?;
         if let Some(hook) = enabled(self.record.hooks.as_ref(), HookName::Resume) {
-            hook.call(guest.agent(), String::new()).await?.map_err(Failure::Hook)?;
+            hook.call(guest.agent(), String::new())
+                .await?
+                .map_err(Failure::Hook)?;
         }
         Ok(())
     }
@@ -165,7 +185,9 @@ impl Task {
 
     /// A former daemon's resume: its guest runs already, or nothing has happened yet.
     pub(super) async fn finish_resume(&mut self) {
-        let Some(guest) = self.guest.clone() else { return self.back_to_suspended().await };
+        let Some(guest) = self.guest.clone() else {
+            return self.back_to_suspended().await;
+        };
         match self.wake(&guest, true).await {
             Ok(()) => self.running_again().await,
             Err(Failure::Hook(_)) => self.suspend_again().await,

@@ -77,7 +77,10 @@ impl Drop for Follower {
 }
 
 /// The log of a MicroVM, when its launch asked for one and gave it a role to write with (spec section 24).
-pub(crate) fn log_of(node: &Node, record: &MicrovmRecord) -> impl Future<Output = Option<LogWriter>> + Send + 'static {
+pub(crate) fn log_of(
+    node: &Node,
+    record: &MicrovmRecord,
+) -> impl Future<Output = Option<LogWriter>> + Send + 'static {
     let (logs, account) = (node.logs.clone(), record.account.clone());
     let names = match (&record.logging, &record.execution_role_arn) {
         (Some(Logging::CloudWatch(names)), Some(_)) => Some(names.clone()),
@@ -88,9 +91,14 @@ pub(crate) fn log_of(node: &Node, record: &MicrovmRecord) -> impl Future<Output 
     let stream = default_stream(record.started_at, &record.image_version, &record.id);
     async move {
         let names = names?;
-        let (group, stream) = (names.log_group.unwrap_or(group), names.log_stream.unwrap_or(stream));
+        let (group, stream) = (
+            names.log_group.unwrap_or(group),
+            names.log_stream.unwrap_or(stream),
+        );
         let opened: Result<LogWriter, LogsError> = logs.writer(&account, &group, &stream).await;
-        opened.inspect_err(|error| tracing::warn!(%error, "a log could not be opened")).ok()
+        opened
+            .inspect_err(|error| tracing::warn!(%error, "a log could not be opened"))
+            .ok()
     }
 }
 
@@ -104,7 +112,12 @@ pub(crate) fn default_stream(started: Timestamp, version: &str, id: &str) -> Str
     let day = time::OffsetDateTime::from_unix_timestamp(started.as_millis() / 1000)
         .unwrap_or(time::OffsetDateTime::UNIX_EPOCH)
         .date();
-    format!("{:04}/{:02}/{:02}[{version}]{id}", day.year(), u8::from(day.month()), day.day())
+    format!(
+        "{:04}/{:02}/{:02}[{version}]{id}",
+        day.year(),
+        u8::from(day.month()),
+        day.day()
+    )
 }
 
 #[cfg(test)]
@@ -114,6 +127,9 @@ mod tests {
     #[test]
     fn streams_are_named_by_day_version_and_id() {
         let started = Timestamp::from_millis(1_795_305_600_000);
-        assert_eq!(default_stream(started, "1.0", "microvm-x"), "2026/11/22[1.0]microvm-x");
+        assert_eq!(
+            default_stream(started, "1.0", "microvm-x"),
+            "2026/11/22[1.0]microvm-x"
+        );
     }
 }

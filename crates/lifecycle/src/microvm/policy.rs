@@ -84,7 +84,9 @@ pub(crate) fn decide(stage: Stage, request: Request, idle_policy: Option<&IdlePo
         (Request::Suspend, Stage::Running) => Suspend,
         (Request::Suspend, Stage::Suspending) => Join,
         (Request::Suspend, Stage::Suspended) => Nothing,
-        (Request::Suspend, Stage::Pending | Stage::Resuming | Stage::Terminating) => Refuse(Refusal::Busy(stage)),
+        (Request::Suspend, Stage::Pending | Stage::Resuming | Stage::Terminating) => {
+            Refuse(Refusal::Busy(stage))
+        }
 
         (Request::Resume, Stage::Suspended) => Resume,
         (Request::Resume, Stage::Suspending) => CancelSuspend,
@@ -134,11 +136,13 @@ mod tests {
     ];
 
     fn policy() -> impl Strategy<Value = Option<IdlePolicy>> {
-        prop::option::of((60u32..100, 0u32..3, any::<bool>()).prop_map(|(idle, suspended, wakes)| IdlePolicy {
-            max_idle_duration_seconds: idle,
-            suspended_duration_seconds: suspended,
-            auto_resume_enabled: wakes,
-        }))
+        prop::option::of(
+            (60u32..100, 0u32..3, any::<bool>()).prop_map(|(idle, suspended, wakes)| IdlePolicy {
+                max_idle_duration_seconds: idle,
+                suspended_duration_seconds: suspended,
+                auto_resume_enabled: wakes,
+            }),
+        )
     }
 
     /// The stage once what was decided has been carried out well.
@@ -198,8 +202,14 @@ mod tests {
 
     #[test]
     fn a_window_of_zero_terminates_instead_of_suspending() {
-        let policy =
-            IdlePolicy { max_idle_duration_seconds: 60, suspended_duration_seconds: 0, auto_resume_enabled: true };
-        assert_eq!(decide(Stage::Running, Request::Idle, Some(&policy)), Decision::Terminate);
+        let policy = IdlePolicy {
+            max_idle_duration_seconds: 60,
+            suspended_duration_seconds: 0,
+            auto_resume_enabled: true,
+        };
+        assert_eq!(
+            decide(Stage::Running, Request::Idle, Some(&policy)),
+            Decision::Terminate
+        );
     }
 }

@@ -60,12 +60,17 @@ pub(crate) struct Traffic {
 
 impl Traffic {
     pub(crate) fn new() -> Traffic {
-        Traffic { started: Instant::now(), last: AtomicU64::new(0), pending: AtomicUsize::new(0) }
+        Traffic {
+            started: Instant::now(),
+            last: AtomicU64::new(0),
+            pending: AtomicUsize::new(0),
+        }
     }
 
     /// Bytes moved.
     pub(crate) fn touch(&self) {
-        self.last.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
+        self.last
+            .store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
 
     /// A request was sent in.
@@ -96,6 +101,12 @@ impl Microvm {
         let (_, record) = watch::channel(record);
         let (_, open) = watch::channel(None);
         let (terminate, _) = watch::channel(false);
-        Microvm { mailbox, record, open, terminate, traffic: Arc::new(Traffic::new()) }
+        Microvm {
+            mailbox,
+            record,
+            open,
+            terminate,
+            traffic: Arc::new(Traffic::new()),
+        }
     }
 }

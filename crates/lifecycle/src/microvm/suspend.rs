@@ -31,7 +31,9 @@ impl Task {
             self.open_gate();
             return answer(reply, Err(ApiError::internal()));
         }
-        let Some(guest) = self.guest.clone() else { return self.terminate("The MicroVM ended unexpectedly.").await };
+        let Some(guest) = self.guest.clone() else {
+            return self.terminate("The MicroVM ended unexpectedly.").await;
+        };
         if let Some(hook) = enabled(self.record.hooks.as_ref(), HookName::Suspend) {
             let outcome = hook.call(guest.agent(), String::new()).await;
             if let Err(reason) = outcome.map_err(|error| error.to_string()).flatten() {
@@ -108,7 +110,9 @@ impl Task {
         tokio::spawn(async move {
             let fresh = making.clone();
             blocking("making room for a suspend", move || std::fs::create_dir(&fresh)).await?;
-            let disk = blocking("syncing the scratch disk", move || std::fs::File::open(&scratch)?.sync_all());
+            let disk = blocking("syncing the scratch disk", move || {
+                std::fs::File::open(&scratch)?.sync_all()
+            });
             let (summary, disk) = tokio::join!(guest.save(&base, &making), disk);
             let summary = summary?;
             disk?;
@@ -119,7 +123,10 @@ impl Task {
                 file_bytes = summary.file_bytes,
                 "delta written"
             );
-            blocking("publishing a suspend", move || durable::publish_directory(&making, &suspended)).await
+            blocking("publishing a suspend", move || {
+                durable::publish_directory(&making, &suspended)
+            })
+            .await
         })
     }
 

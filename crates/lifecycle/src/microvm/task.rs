@@ -56,7 +56,12 @@ enum Event {
 
 impl Task {
     /// Starts the task of a MicroVM: a new one, or one of a former daemon with the guest that was found again.
-    pub(crate) fn start(node: Arc<Node>, record: MicrovmRecord, snapshot: Snapshot, guest: Option<Guest>) -> Microvm {
+    pub(crate) fn start(
+        node: Arc<Node>,
+        record: MicrovmRecord,
+        snapshot: Snapshot,
+        guest: Option<Guest>,
+    ) -> Microvm {
         let (messages, mailbox) = mpsc::channel(MAILBOX);
         let (published, seen) = watch::channel(record.clone());
         let (gate, open) = watch::channel(None);
@@ -77,7 +82,13 @@ impl Task {
             generation: 0,
         };
         tokio::spawn(task.run());
-        Microvm { mailbox: messages, record: seen, open, terminate, traffic }
+        Microvm {
+            mailbox: messages,
+            record: seen,
+            open,
+            terminate,
+            traffic,
+        }
     }
 
     async fn run(mut self) {
@@ -86,7 +97,11 @@ impl Task {
             match self.next_event().await {
                 Event::Message(message) => self.receive(message).await,
                 Event::Exited(status) => {
-                    self.apply(Request::Exit, &format!("Container Stopped with Exit Code: {}", status.code())).await;
+                    self.apply(
+                        Request::Exit,
+                        &format!("Container Stopped with Exit Code: {}", status.code()),
+                    )
+                    .await;
                 }
                 Event::VmmEnded => self.apply(Request::Exit, "The MicroVM ended unexpectedly.").await,
                 Event::TerminateAsked => self.apply(Request::Terminate, SUCCESS).await,
@@ -100,7 +115,9 @@ impl Task {
     async fn begin(&mut self) {
         match self.record.stage {
             Stage::Pending => self.launch().await,
-            Stage::Running if self.guest.is_none() => self.terminate("The MicroVM ended with its host.").await,
+            Stage::Running if self.guest.is_none() => {
+                self.terminate("The MicroVM ended with its host.").await
+            }
             Stage::Running => self.open_gate(),
             // The process still stands: the suspend had not ended, so it is undone.
             Stage::Suspending => self.undo_suspend().await,
@@ -145,7 +162,9 @@ impl Task {
         if now >= self.at(self.record.started_at, self.record.maximum_duration_seconds) {
             return self.apply(Request::Expire, SUCCESS).await;
         }
-        let Some(policy) = self.record.idle_policy else { return };
+        let Some(policy) = self.record.idle_policy else {
+            return;
+        };
         match (self.record.stage, self.record.suspended_at) {
             (Stage::Running, _) if now >= self.idle_at(policy.max_idle_duration_seconds) => {
                 self.apply(Request::Idle, SUCCESS).await;
@@ -212,7 +231,10 @@ impl Task {
         let Some(guest) = &self.guest else { return };
         self.generation += 1;
         self.traffic.touch();
-        self.gate.send_replace(Some(Open { agent: guest.agent().clone(), generation: self.generation }));
+        self.gate.send_replace(Some(Open {
+            agent: guest.agent().clone(),
+            generation: self.generation,
+        }));
         self.follow_output();
     }
 
@@ -222,8 +244,17 @@ impl Task {
 
     fn follow_output(&mut self) {
         let Some(guest) = &self.guest else { return };
-        let (agent, from, exits) = (guest.agent().clone(), self.record.output_position, self.exits.0.clone());
-        self.follower = Some(Follower::start(agent, from, log_of(&self.node, &self.record), exits));
+        let (agent, from, exits) = (
+            guest.agent().clone(),
+            self.record.output_position,
+            self.exits.0.clone(),
+        );
+        self.follower = Some(Follower::start(
+            agent,
+            from,
+            log_of(&self.node, &self.record),
+            exits,
+        ));
     }
 
     /// Stops following and remembers how far it went.
@@ -235,8 +266,14 @@ impl Task {
 
     /// Writes the record down, then shows it.
     pub(super) async fn set(&mut self, stage: Stage) -> Result<(), hearth_state::StateError> {
-        let changed = MicrovmRecord { stage, ..self.record.clone() };
-        self.node.state.put(Table::Microvms, &changed.id, &changed.account, &changed).await?;
+        let changed = MicrovmRecord {
+            stage,
+            ..self.record.clone()
+        };
+        self.node
+            .state
+            .put(Table::Microvms, &changed.id, &changed.account, &changed)
+            .await?;
         tracing::info!(microvm = changed.id, from = ?self.record.stage, to = ?stage, "stage");
         self.record = changed;
         self.published.send_replace(self.record.clone());
@@ -262,8 +299,10 @@ impl Task {
         if let (Some(guest), true, false) = (&self.guest, was_running, application_ended) {
             if let Some(hook) = enabled(self.record.hooks.as_ref(), HookName::Terminate) {
                 // It is terminated whatever the hook says (spec section 13.3).
-                if let Ok(Err(cause)) | Err(cause) =
-                    hook.call(guest.agent(), String::new()).await.map_err(|error| error.to_string())
+                if let Ok(Err(cause)) | Err(cause) = hook
+                    .call(guest.agent(), String::new())
+                    .await
+                    .map_err(|error| error.to_string())
                 {
                     tracing::info!(microvm = self.record.id, cause, "the terminate hook failed");
                 }
@@ -272,7 +311,8 @@ impl Task {
         self.drop_guest().await;
         self.stop_following();
         let directory = self.node.microvm_directory(&self.record.id);
-        let removed = tokio::task::spawn_blocking(move || hearth_storage::durable::remove_directory(&directory)).await;
+        let removed =
+            tokio::task::spawn_blocking(move || hearth_storage::durable::remove_directory(&directory)).await;
         if let Ok(Err(error)) = removed {
             tracing::warn!(microvm = self.record.id, %error, "files of a terminated MicroVM stay behind");
         }

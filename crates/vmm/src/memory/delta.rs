@@ -59,7 +59,11 @@ pub fn save(space: &GuestSpace, base: &Path, to: &Path) -> io::Result<DeltaSumma
     let file_bytes = data_start + data_pages * PAGE_BYTES as u64;
     file.set_len(file_bytes)?;
     file.sync_all()?;
-    Ok(DeltaSummary { written_pages: written_count, data_pages, file_bytes })
+    Ok(DeltaSummary {
+        written_pages: written_count,
+        data_pages,
+        file_bytes,
+    })
 }
 
 /// Splits the written pages into data and zero runs; drops zero pages over holes. Returns the number of data pages.
@@ -84,8 +88,16 @@ fn classify(
                 }
                 data_pages += u64::from(!zero);
                 match runs.last_mut() {
-                    Some((last, kind)) if *kind == zero && last.first + last.count == page_number => last.count += 1,
-                    _ => runs.push((PageRun { first: page_number, count: 1 }, zero)),
+                    Some((last, kind)) if *kind == zero && last.first + last.count == page_number => {
+                        last.count += 1
+                    }
+                    _ => runs.push((
+                        PageRun {
+                            first: page_number,
+                            count: 1,
+                        },
+                        zero,
+                    )),
                 }
             }
         }
@@ -131,7 +143,8 @@ pub struct DeltaReader {
 impl DeltaReader {
     /// Opens and checks: magic, version, checksum, every run inside guest memory and ascending, length of the file.
     pub fn open(path: &Path) -> io::Result<DeltaReader> {
-        let bad = |cause: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {cause}", path.display()));
+        let bad =
+            |cause: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {cause}", path.display()));
         let mut file = File::open(path)?;
         let mut header = vec![0; PAGE_BYTES];
         file.read_exact(&mut header)?;
@@ -141,7 +154,9 @@ impl DeltaReader {
         }
         let version = word(8) as u32;
         if version != FORMAT_VERSION {
-            return Err(bad(&format!("delta format {version}, this hearth reads {FORMAT_VERSION}")));
+            return Err(bad(&format!(
+                "delta format {version}, this hearth reads {FORMAT_VERSION}"
+            )));
         }
         let (guest_bytes, count) = (word(16), word(24));
         let length = file.metadata()?.len();
@@ -159,7 +174,9 @@ impl DeltaReader {
             let first = u64::from_le_bytes(entry[..8].try_into().expect("eight bytes"));
             let count = u64::from_le_bytes(entry[8..].try_into().expect("eight bytes"));
             let (count, zero) = (count & !ZERO_BIT, count & ZERO_BIT != 0);
-            let end = first.checked_add(count).filter(|end| first >= next && *end <= guest_bytes / PAGE_BYTES as u64);
+            let end = first
+                .checked_add(count)
+                .filter(|end| first >= next && *end <= guest_bytes / PAGE_BYTES as u64);
             next = end.ok_or_else(|| bad("a run lies outside guest memory"))?;
             data_pages += if zero { 0 } else { count };
             runs.push((PageRun { first, count }, zero));
@@ -167,15 +184,23 @@ impl DeltaReader {
         if length != data_start(count) + data_pages * PAGE_BYTES as u64 {
             return Err(bad("the file is cut short"));
         }
-        Ok(DeltaReader { file, guest_bytes, runs })
+        Ok(DeltaReader {
+            file,
+            guest_bytes,
+            runs,
+        })
     }
 
     /// Writes every page into a fresh guest of the same size that has not run yet.
     pub fn write_into(&mut self, space: &GuestSpace) -> io::Result<()> {
         if space.bytes() != self.guest_bytes {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the delta is of a guest of another size"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the delta is of a guest of another size",
+            ));
         }
-        self.file.seek(SeekFrom::Start(data_start(self.runs.len() as u64)))?;
+        self.file
+            .seek(SeekFrom::Start(data_start(self.runs.len() as u64)))?;
         let mut buffer = vec![0; BATCH_PAGES as usize * PAGE_BYTES];
         for (run, zero) in &self.runs {
             for (first, count) in batches(*run) {
@@ -210,7 +235,8 @@ mod tests {
         let length = NonZeroUsize::new(PAGES * PAGE_BYTES).expect("not zero");
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a fresh private mapping, used only through the slice below and unmapped at the end.
-        let mapping = unsafe { mmap(None, length, protection, MapFlags::MAP_PRIVATE, &file, 0) }.expect("mapped");
+        let mapping =
+            unsafe { mmap(None, length, protection, MapFlags::MAP_PRIVATE, &file, 0) }.expect("mapped");
         // SAFETY: as above.
         let memory = unsafe { std::slice::from_raw_parts_mut(mapping.as_ptr().cast::<u8>(), length.get()) };
         let space = GuestSpace::find(std::process::id() as i32, base).expect("found");
@@ -225,7 +251,8 @@ mod tests {
         let file = File::create(&path).expect("created");
         file.set_len((PAGES * PAGE_BYTES) as u64).expect("room");
         for (index, fill) in pages.iter().enumerate().filter(|(_, fill)| **fill != 0) {
-            file.write_all_at(&[*fill; PAGE_BYTES], (index * PAGE_BYTES) as u64).expect("data");
+            file.write_all_at(&[*fill; PAGE_BYTES], (index * PAGE_BYTES) as u64)
+                .expect("data");
         }
         path
     }

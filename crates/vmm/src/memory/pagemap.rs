@@ -22,7 +22,9 @@ pub struct PageRun {
 pub fn written_pages(pid: i32, start: u64, bytes: u64) -> io::Result<Vec<PageRun>> {
     let pagemap = File::open(format!("/proc/{pid}/pagemap"))?;
     match scan(&pagemap, start, bytes) {
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTTY | libc::EINVAL)) => read(&pagemap, start, bytes),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTTY | libc::EINVAL)) => {
+            read(&pagemap, start, bytes)
+        }
         result => result,
     }
 }
@@ -82,12 +84,18 @@ fn scan(pagemap: &File, start: u64, bytes: u64) -> io::Result<Vec<PageRun>> {
         // SAFETY: `arguments` has the kernel's layout and `vec` names `vec_len` regions that outlive the call.
         let found = unsafe { pagemap_scan(pagemap.as_raw_fd(), &mut arguments) }? as usize;
         for region in &regions[..found] {
-            push(&mut runs, (region.start - start) / PAGE_BYTES as u64, (region.end - region.start) / PAGE_BYTES as u64);
+            push(
+                &mut runs,
+                (region.start - start) / PAGE_BYTES as u64,
+                (region.end - region.start) / PAGE_BYTES as u64,
+            );
         }
-        if arguments.walk_end <= at {
-            return Err(io::Error::other("PAGEMAP_SCAN made no progress"));
+        // `walk_end` is no guide: the kernel leaves there where it last emptied a buffer of its own. A full answer
+        // ends where its last region does; any other is the last.
+        match regions[..found].last() {
+            Some(last) if found == regions.len() => at = last.end,
+            _ => break,
         }
-        at = arguments.walk_end;
     }
     Ok(runs)
 }
@@ -130,29 +138,49 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn both_ways_find_exactly_the_written_pages() {
+    /// A private mapping of a file with this many pages, and where it lies.
+    fn with_mapping(pages: usize, use_it: impl FnOnce(&mut [u8], u64)) {
         let file = tempfile::tempfile().expect("temp file");
-        let pages = 300;
         file.set_len((pages * PAGE_BYTES) as u64).expect("room");
         file.write_all_at(&[7; PAGE_BYTES], 10 * PAGE_BYTES as u64).expect("data");
         let length = NonZeroUsize::new(pages * PAGE_BYTES).expect("not zero");
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a fresh private mapping of our own file, unmapped at the end, used only through the slice.
-        let mapping = unsafe { mmap(None, length, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_PRIVATE, &file, 0) }
-            .expect("mapped");
+        let mapping = unsafe { mmap(None, length, protection, MapFlags::MAP_PRIVATE, &file, 0) }.expect("mapped");
         // SAFETY: as above; nothing else refers to the mapping.
         let memory = unsafe { slice::from_raw_parts_mut(mapping.as_ptr().cast::<u8>(), length.get()) };
-        assert_eq!(memory[10 * PAGE_BYTES], 7, "a read alone writes nothing");
-        for page in [3, 4, 10, 255] {
-            memory[page * PAGE_BYTES + 5] = 1;
-        }
-        let expected =
-            [PageRun { first: 3, count: 2 }, PageRun { first: 10, count: 1 }, PageRun { first: 255, count: 1 }];
-        let start = mapping.as_ptr() as u64;
-        let own = File::open("/proc/self/pagemap").expect("readable");
-        assert_eq!(read(&own, start, length.get() as u64).expect("read"), expected);
-        assert_eq!(written_pages(std::process::id() as i32, start, length.get() as u64).expect("scan"), expected);
+        use_it(memory, mapping.as_ptr() as u64);
         // SAFETY: the mapping made above; `memory` is not used after this.
         unsafe { munmap(mapping, length.get()) }.expect("unmapped");
+    }
+
+    #[test]
+    fn both_ways_find_exactly_the_written_pages() {
+        with_mapping(300, |memory, start| {
+            assert_eq!(memory[10 * PAGE_BYTES], 7, "a read alone writes nothing");
+            for page in [3, 4, 10, 255] {
+                memory[page * PAGE_BYTES + 5] = 1;
+            }
+            let expected =
+                [PageRun { first: 3, count: 2 }, PageRun { first: 10, count: 1 }, PageRun { first: 255, count: 1 }];
+            let own = File::open("/proc/self/pagemap").expect("readable");
+            assert_eq!(read(&own, start, memory.len() as u64).expect("read"), expected);
+            assert_eq!(written_pages(std::process::id() as i32, start, memory.len() as u64).expect("scan"), expected);
+        });
+    }
+
+    #[test]
+    fn more_runs_than_any_buffer_of_the_kernel_are_found_once_each_in_order() {
+        // Around the kernel's own buffer of 512 regions and this module's of 1024.
+        for runs in [511, 512, 513, 700, 1024, 1025, 3000] {
+            with_mapping(2 * runs + 64, |memory, start| {
+                let expected: Vec<_> = (0..runs as u64).map(|run| PageRun { first: 2 * run + 1, count: 1 }).collect();
+                for run in &expected {
+                    memory[run.first as usize * PAGE_BYTES] = 1;
+                }
+                let found = written_pages(std::process::id() as i32, start, memory.len() as u64).expect("scan");
+                assert_eq!(found, expected, "{runs} runs");
+            });
+        }
     }
 }

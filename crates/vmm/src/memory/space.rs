@@ -22,7 +22,9 @@ impl GuestSpace {
     /// Finds the one mapping of `file` in the process.
     pub fn find(pid: i32, file: &Path) -> io::Result<GuestSpace> {
         let wanted = std::fs::metadata(file)?;
-        let maps = procfs::process::Process::new(pid).and_then(|process| process.maps()).map_err(io::Error::other)?;
+        let maps = procfs::process::Process::new(pid)
+            .and_then(|process| process.maps())
+            .map_err(io::Error::other)?;
         // Neighbouring pieces of one mapping (the kernel may split it by protection) count as one.
         let mut range: Option<(u64, u64)> = None;
         for map in maps.iter().filter(|map| map.inode == wanted.ino()) {
@@ -36,8 +38,16 @@ impl GuestSpace {
         if end - start != wanted.len() {
             return Err(io::Error::other("guest memory is mapped in part"));
         }
-        let memory = OpenOptions::new().read(true).write(true).open(format!("/proc/{pid}/mem"))?;
-        Ok(GuestSpace { pid, start, bytes: wanted.len(), memory })
+        let memory = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(format!("/proc/{pid}/mem"))?;
+        Ok(GuestSpace {
+            pid,
+            start,
+            bytes: wanted.len(),
+            memory,
+        })
     }
 
     /// Size of guest memory in bytes.

@@ -39,7 +39,9 @@ impl DataExtents {
     /// Whether any byte of `start..end` may be other than zero.
     pub fn touches(&self, start: u64, end: u64) -> bool {
         let next = self.0.partition_point(|&(_, extent_end)| extent_end <= start);
-        self.0.get(next).is_some_and(|&(extent_start, _)| extent_start < end)
+        self.0
+            .get(next)
+            .is_some_and(|&(extent_start, _)| extent_start < end)
     }
 
     /// Sum of all extents in bytes.

@@ -30,7 +30,11 @@ const TRANSLATION_CACHE_MIB: u32 = 128;
 /// Builds the command. `state` is the child's end of the socket for device state.
 pub(super) fn build(qemu: &Qemu, machine: &Machine, state: &OwnedFd) -> Result<Command, VmmError> {
     let mut command = Command::new(&qemu.program);
-    command.args(arguments(qemu, machine)).current_dir(&machine.directory).stdin(Stdio::null()).stdout(Stdio::null());
+    command
+        .args(arguments(qemu, machine))
+        .current_dir(&machine.directory)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
     let log = File::create(machine.directory.join(LOG)).map_err(VmmError::io("creating the VMM's log"))?;
     command.stderr(log).env_clear();
     let (tap, state) = (machine.tap.as_raw_fd(), state.as_raw_fd());
@@ -76,7 +80,10 @@ fn duplicate_above(fd: i32, least: i32) -> std::io::Result<i32> {
 fn arguments(qemu: &Qemu, machine: &Machine) -> Vec<OsString> {
     let mut arguments = Arguments(Vec::new());
     arguments.pair("-name", "hearth");
-    arguments.flag("-no-user-config").flag("-nodefaults").flag("-no-reboot");
+    arguments
+        .flag("-no-user-config")
+        .flag("-nodefaults")
+        .flag("-no-reboot");
     arguments.pair("-display", "none");
     arguments.pair("-machine", format!(
         "{},memory-backend=memory,usb=off,vmport=off,smm=off,sata=off,smbus=off,i8042=off,dump-guest-core=off,mem-merge=off",
@@ -90,32 +97,50 @@ fn arguments(qemu: &Qemu, machine: &Machine) -> Vec<OsString> {
     arguments.pair("-smp", machine.vcpus.to_string());
     arguments.pair("-m", format!("{}B", machine.memory.bytes));
     arguments.pair("-object", memory_backend(qemu, machine));
-    arguments.pair("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+    arguments.pair(
+        "-sandbox",
+        "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+    );
     arguments.pair("-rtc", "base=utc,clock=vm");
     arguments.pair("-qmp", format!("unix:{CONTROL_SOCKET},server=on,wait=off"));
     // Device state carries no configuration section: it is made by `xen-save-devices-state`.
     arguments.pair("-global", "migration.send-configuration=off");
-    arguments.pair("-chardev", match machine.boot {
-        Some(_) => format!("file,id=console,path={CONSOLE}"),
-        // A running guest's console is the guest's to flood: kept in bounded memory.
-        None => "ringbuf,id=console,size=65536".into(),
-    });
+    arguments.pair(
+        "-chardev",
+        match machine.boot {
+            Some(_) => format!("file,id=console,path={CONSOLE}"),
+            // A running guest's console is the guest's to flood: kept in bounded memory.
+            None => "ringbuf,id=console,size=65536".into(),
+        },
+    );
     arguments.pair("-serial", "chardev:console");
     arguments.pair("-object", "rng-random,id=entropy,filename=/dev/urandom");
     arguments.pair("-device", "virtio-rng-pci,rng=entropy,bus=pcie.0,addr=2");
     arguments.pair("-netdev", format!("tap,id=net0,fd={TAP_FD}"));
     let mac: Vec<String> = machine.mac.iter().map(|byte| format!("{byte:02x}")).collect();
-    arguments.pair("-device", format!("virtio-net-pci,netdev=net0,mac={},romfile=,bus=pcie.0,addr=3", mac.join(":")));
+    arguments.pair(
+        "-device",
+        format!(
+            "virtio-net-pci,netdev=net0,mac={},romfile=,bus=pcie.0,addr=3",
+            mac.join(":")
+        ),
+    );
     for (index, disk) in machine.disks.iter().enumerate() {
         arguments.pair("-blockdev", protocol_node(index, disk));
-        arguments.pair("-blockdev", format!(
-            "driver=raw,node-name=disk{index},file=file{index},read-only={},discard=unmap",
-            on_off(disk.read_only)
-        ));
-        arguments.pair("-device", format!(
-            "virtio-blk-pci,drive=disk{index},num-queues=1,bus=pcie.0,addr={:x}",
-            4 + index
-        ));
+        arguments.pair(
+            "-blockdev",
+            format!(
+                "driver=raw,node-name=disk{index},file=file{index},read-only={},discard=unmap",
+                on_off(disk.read_only)
+            ),
+        );
+        arguments.pair(
+            "-device",
+            format!(
+                "virtio-blk-pci,drive=disk{index},num-queues=1,bus=pcie.0,addr={:x}",
+                4 + index
+            ),
+        );
     }
     match &machine.boot {
         Some(kernel) => {
@@ -151,7 +176,11 @@ fn protocol_node(index: usize, disk: &Disk) -> OsString {
             node.push(escape_commas(path));
             node
         }
-        None => format!("driver=null-co,node-name=file{index},size={},read-zeroes=on", disk.bytes).into(),
+        None => format!(
+            "driver=null-co,node-name=file{index},size={},read-zeroes=on",
+            disk.bytes
+        )
+        .into(),
     }
 }
 
@@ -204,6 +233,9 @@ mod tests {
 
     #[test]
     fn commas_in_paths_cannot_add_options() {
-        assert_eq!(escape_commas(Path::new("/a,share=on")), OsString::from("/a,,share=on"));
+        assert_eq!(
+            escape_commas(Path::new("/a,share=on")),
+            OsString::from("/a,,share=on")
+        );
     }
 }

@@ -40,7 +40,10 @@ impl Qemu {
         let output = Command::new(program)
             .arg("--version")
             .output()
-            .map_err(|source| VmmError::Start { program: program.display().to_string(), source })?;
+            .map_err(|source| VmmError::Start {
+                program: program.display().to_string(),
+                source,
+            })?;
         let text = String::from_utf8_lossy(&output.stdout);
         let version = parse_version(&text).ok_or_else(|| VmmError::Start {
             program: program.display().to_string(),
@@ -53,7 +56,11 @@ impl Qemu {
             machine: MACHINE.into(),
             cpu: CPU.into(),
         };
-        Ok(Qemu { program: program.to_owned(), platform, version })
+        Ok(Qemu {
+            program: program.to_owned(),
+            platform,
+            version,
+        })
     }
 
     /// Whether a clone's memory file may be read-only to the VMM's user; older versions insist on opening it for writing.
@@ -82,7 +89,10 @@ impl Driver for Qemu {
 }
 
 fn parse_version(text: &str) -> Option<(u32, u32)> {
-    let mut numbers = text.split_once("version ")?.1.split(|c: char| !c.is_ascii_digit());
+    let mut numbers = text
+        .split_once("version ")?
+        .1
+        .split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
@@ -94,7 +104,10 @@ mod tests {
     fn debians_version_lines_are_read() {
         let bookworm = "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)";
         assert_eq!(parse_version(bookworm), Some((7, 2)));
-        assert_eq!(parse_version("QEMU emulator version 10.0.8 (Debian 1:10.0.8)"), Some((10, 0)));
+        assert_eq!(
+            parse_version("QEMU emulator version 10.0.8 (Debian 1:10.0.8)"),
+            Some((10, 0))
+        );
         assert_eq!(parse_version("no such thing"), None);
     }
 }

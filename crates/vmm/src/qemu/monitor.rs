@@ -26,7 +26,9 @@ pub(super) struct Monitor {
 impl Monitor {
     /// Connects to a process that is starting (the socket may not be there yet) or runs already.
     pub(super) async fn connect(socket: &Path) -> Result<Monitor, VmmError> {
-        let stream = connect_when_there(socket).await.map_err(VmmError::io("connecting to the VMM's control socket"))?;
+        let stream = connect_when_there(socket)
+            .await
+            .map_err(VmmError::io("connecting to the VMM's control socket"))?;
         let (read, write): (ReadHalf<_>, WriteHalf<_>) = tokio::io::split(stream);
         let stream = QmpStreamTokio::open_split(read, write)
             .await
@@ -51,7 +53,10 @@ impl Monitor {
         self.service
             .execute(command)
             .await
-            .map_err(|error| VmmError::Refused { command: C::NAME, cause: error.to_string() })
+            .map_err(|error| VmmError::Refused {
+                command: C::NAME,
+                cause: error.to_string(),
+            })
     }
 
     /// A mark to wait from; see [`Monitor::resumed_since`].
@@ -70,7 +75,13 @@ async fn connect_when_there(socket: &Path) -> std::io::Result<UnixStream> {
     let mut left = 6000;
     loop {
         match UnixStream::connect(socket).await {
-            Err(error) if left > 0 && matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused) => {
+            Err(error)
+                if left > 0
+                    && matches!(
+                        error.kind(),
+                        std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused
+                    ) =>
+            {
                 left -= 1;
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
@@ -95,7 +106,14 @@ pub(super) struct AddFileNode {
 impl AddFileNode {
     pub(super) fn new(node_name: String, path: &Path, read_only: bool) -> AddFileNode {
         let filename = path.display().to_string();
-        AddFileNode { driver: "file", node_name, filename, read_only, locking: "off", discard: "unmap" }
+        AddFileNode {
+            driver: "file",
+            node_name,
+            filename,
+            read_only,
+            locking: "off",
+            discard: "unmap",
+        }
     }
 }
 
@@ -126,7 +144,15 @@ struct RawNode {
 
 impl ReopenRawNode {
     pub(super) fn new(node_name: String, file: String, read_only: bool) -> ReopenRawNode {
-        ReopenRawNode { options: [RawNode { driver: "raw", node_name, file, read_only, discard: "unmap" }] }
+        ReopenRawNode {
+            options: [RawNode {
+                driver: "raw",
+                node_name,
+                file,
+                read_only,
+                discard: "unmap",
+            }],
+        }
     }
 }
 

@@ -45,10 +45,15 @@ impl QemuVm {
             .await
             .map_err(|error| VmmError::Ended(error.to_string()))?;
         drop(theirs);
-        let child = child.map_err(|source| VmmError::Start { program: qemu.program.display().to_string(), source })?;
+        let child = child.map_err(|source| VmmError::Start {
+            program: qemu.program.display().to_string(),
+            source,
+        })?;
         let ended = || VmmError::Ended(read_tail(&machine.directory.join(command::LOG)));
         let record = ProcessRecord::of(child.id() as i32).map_err(|_| ended())?;
-        let process = Process::watch(record).map_err(VmmError::io("watching a VMM process"))?.ok_or_else(ended)?;
+        let process = Process::watch(record)
+            .map_err(VmmError::io("watching a VMM process"))?
+            .ok_or_else(ended)?;
         let socket = machine.directory.join(command::CONTROL_SOCKET);
         let monitor = tokio::select! {
             monitor = Monitor::connect(&socket) => monitor,
@@ -62,12 +67,24 @@ impl QemuVm {
             }
         };
         let fresh = machine.boot.is_none().then_some((machine.memory.path, ours));
-        Ok(QemuVm { directory: machine.directory, process, monitor, fresh: Mutex::new(fresh), disks: machine.disks })
+        Ok(QemuVm {
+            directory: machine.directory,
+            process,
+            monitor,
+            fresh: Mutex::new(fresh),
+            disks: machine.disks,
+        })
     }
 
     pub(super) async fn adopt(directory: &Path, process: Process) -> Result<QemuVm, VmmError> {
         let monitor = Monitor::connect(&directory.join(command::CONTROL_SOCKET)).await?;
-        Ok(QemuVm { directory: directory.to_owned(), process, monitor, fresh: Mutex::new(None), disks: Vec::new() })
+        Ok(QemuVm {
+            directory: directory.to_owned(),
+            process,
+            monitor,
+            fresh: Mutex::new(None),
+            disks: Vec::new(),
+        })
     }
 
     fn log(&self) -> String {
@@ -84,8 +101,12 @@ impl Vm for QemuVm {
     async fn attach_disk(&self, index: usize, path: &Path) -> Result<(), VmmError> {
         let read_only = self.disks.get(index).is_some_and(|disk| disk.read_only);
         let file = format!("attached{index}");
-        self.monitor.execute(AddFileNode::new(file.clone(), path, read_only)).await?;
-        self.monitor.execute(ReopenRawNode::new(format!("disk{index}"), file, read_only)).await?;
+        self.monitor
+            .execute(AddFileNode::new(file.clone(), path, read_only))
+            .await?;
+        self.monitor
+            .execute(ReopenRawNode::new(format!("disk{index}"), file, read_only))
+            .await?;
         Ok(())
     }
 
@@ -101,9 +122,19 @@ impl Vm for QemuVm {
             std::fs::read(state)
         });
         let uri = Some(format!("fd:{}", command::STATE_FD));
-        let state = prepared.await.map_err(io::Error::other).flatten().map_err(VmmError::io("restoring guest memory"))?;
+        let state = prepared
+            .await
+            .map_err(io::Error::other)
+            .flatten()
+            .map_err(VmmError::io("restoring guest memory"))?;
         let mark = self.monitor.resume_mark();
-        self.monitor.execute(qmp::migrate_incoming { channels: None, exit_on_error: None, uri }).await?;
+        self.monitor
+            .execute(qmp::migrate_incoming {
+                channels: None,
+                exit_on_error: None,
+                uri,
+            })
+            .await?;
         let fed = tokio::task::spawn_blocking(move || {
             let mut socket = socket;
             socket.write_all(&state)
@@ -131,17 +162,26 @@ impl Vm for QemuVm {
 
     async fn execution(&self) -> Result<Execution, VmmError> {
         let status = self.monitor.execute(qmp::query_status {}).await?;
-        Ok(if status.running { Execution::Running } else { Execution::Paused })
+        Ok(if status.running {
+            Execution::Running
+        } else {
+            Execution::Paused
+        })
     }
 
     async fn save_device_state(&self, to: &Path) -> Result<(), VmmError> {
         let own = self.directory.join(STATE_FILE);
         match std::fs::remove_file(&own) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(VmmError::io("clearing old device state")(error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(VmmError::io("clearing old device state")(error));
+            }
             _ => {}
         }
         self.monitor
-            .execute(qmp::xen_save_devices_state { live: Some(false), filename: STATE_FILE.into() })
+            .execute(qmp::xen_save_devices_state {
+                live: Some(false),
+                filename: STATE_FILE.into(),
+            })
             .await?;
         let to = to.to_owned();
         tokio::task::spawn_blocking(move || take_over(&own, &to))
@@ -176,7 +216,10 @@ impl Vm for QemuVm {
 
 /// Copies a file that the VMM process wrote (and may still tamper with) into a place of our own, durably.
 fn take_over(own: &Path, to: &Path) -> io::Result<()> {
-    let from = File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(own)?;
+    let from = File::options()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(own)?;
     if !from.metadata()?.is_file() {
         return Err(io::Error::other("the VMM's device state is no regular file"));
     }
@@ -192,7 +235,10 @@ fn take_over(own: &Path, to: &Path) -> io::Result<()> {
 /// The last 4 KiB of a log, as text.
 fn read_tail(path: &Path) -> String {
     let read = || -> io::Result<String> {
-        let mut file = File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+        let mut file = File::options()
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(path)?;
         let length = file.metadata()?.len();
         file.seek(SeekFrom::Start(length.saturating_sub(4096)))?;
         let mut tail = Vec::new();
