@@ -202,7 +202,8 @@ class MicroVm:
         connection.sock = context.wrap_socket(raw, server_hostname=host)
         if token is None:
             token = self.tokens.setdefault(port, self.token(port))
-        all_headers = {"X-aws-proxy-port": str(port), **({"X-aws-proxy-auth": token} if token else {}), **(headers or {})}
+        own = {"X-aws-proxy-port": str(port), **({"X-aws-proxy-auth": token} if token else {})}
+        all_headers = {**own, **(headers or {})}
         connection.request(method, path, body=body, headers=all_headers)
         response = connection.getresponse()
         content = response.read()

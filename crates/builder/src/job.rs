@@ -64,10 +64,10 @@ impl Job {
 
 fn note(log: &mut Option<&mut LogWriter>, logged: &mut usize, bytes: &[u8]) {
     *logged += bytes.len();
-    if *logged <= MAX_LOG_BYTES {
-        if let Some(log) = log {
-            log.write(bytes);
-        }
+    if let Some(log) = log
+        && *logged <= MAX_LOG_BYTES
+    {
+        log.write(bytes);
     }
 }
 

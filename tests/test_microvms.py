@@ -1,0 +1,116 @@
+"""The main job against real MicroVMs: state, isolation, suspend and resume, restart of the daemon."""
+
+import json
+import platform
+import time
+
+from support import wait_for
+
+
+def test_two_microvms_share_what_was_computed_before_the_snapshot_and_nothing_after(hearth, image, microvm):
+    other = hearth.run(image)
+    try:
+        microvm.python("answer = 42")
+        assert microvm.python("answer") == "42"
+        assert "NameError" in other.python("answer")
+        entropy = "open('/dev/urandom', 'rb').read(16).hex()"
+        assert microvm.python(entropy) != other.python(entropy)
+        boot = "open('/proc/sys/kernel/random/boot_id').read()"
+        assert microvm.python(boot) == other.python(boot)
+        microvm.python("open('/root/mine', 'w').write('x')")
+        assert other.python("__import__('os').path.exists('/root/mine')") == "False"
+    finally:
+        other.terminate()
+
+
+def test_the_guest_has_a_kernel_of_its_own(microvm):
+    assert microvm.python("__import__('platform').release()").strip("'") != platform.release()
+
+
+def test_memory_files_processes_loopback_and_clock_survive_20_suspends(microvm):
+    microvm.python(
+        "import socket, subprocess, time\n"
+        "memory = 'kept'\n"
+        "open('/root/file', 'w').write('kept')\n"
+        "process = subprocess.Popen(['sleep', '100000'])\n"
+        "server = socket.create_server(('127.0.0.1', 0))\n"
+        "client = socket.create_connection(server.getsockname())\n"
+        "peer, _ = server.accept()\n"
+    )
+    for round in range(20):
+        microvm.suspend()
+        if round % 2:
+            microvm.resume()
+        microvm.python(f"client.sendall(b'{round:02}')")
+        assert microvm.python("peer.recv(2)") == f"b'{round:02}'"
+        assert microvm.python("(memory, open('/root/file').read(), process.poll())") == "('kept', 'kept', None)"
+        assert abs(float(microvm.python("time.time()")) - time.time()) < 2
+
+
+def test_outbound_connections_are_dead_after_a_resume_and_the_host_cannot_be_reached(microvm):
+    code = (
+        "import socket\n"
+        "def reach(address, port):\n"
+        "    try:\n"
+        "        socket.create_connection((address, port), timeout=2).close()\n"
+        "        return 'open'\n"
+        "    except OSError as error:\n"
+        "        return 'closed'\n"
+    )
+    microvm.python(code)
+    for address, port in [("100.64.0.1", 22), ("127.0.0.1", 9701), ("192.168.1.1", 80), ("10.0.0.1", 80), ("169.254.1.1", 80)]:
+        assert microvm.python(f"reach('{address}', {port})") == "'closed'", address
+
+
+def test_a_suspended_microvm_costs_its_delta(hearth, microvm):
+    microvm.python("data = bytearray(__import__('os').urandom(4 << 20))")
+    microvm.suspend()
+    directory = hearth.data / "microvms" / microvm.id
+    files = [path for path in directory.glob("suspended-*/*")]
+    delta = next(path for path in files if path.name == "delta")
+    assert delta.stat().st_size > 4 << 20
+    allocated = sum(path.stat().st_blocks * 512 for path in files)
+    assert allocated <= 1.5 * delta.stat().st_size + (1 << 20)
+    assert microvm.python("len(data)") == str(4 << 20)
+
+
+def test_hooks_are_called_in_their_order_with_the_payload(hearth, image):
+    vm = hearth.run(image, runHookPayload="hello", idlePolicy=dict(
+        maxIdleDurationSeconds=3600, suspendedDurationSeconds=3600, autoResumeEnabled=True))
+    try:
+        vm.suspend()
+        _, _, body = vm.request("GET", "/events")
+        text = body.decode()
+        assert "hello" in text and vm.id in text
+        assert text.index('"run"') < text.index('"suspend"') < text.index('"resume"')
+    finally:
+        vm.terminate()
+
+
+def test_kill_9_of_the_daemon_costs_neither_running_nor_suspended_microvms(hearth, image):
+    policy = dict(maxIdleDurationSeconds=3600, suspendedDurationSeconds=3600, autoResumeEnabled=True)
+    running, suspended = hearth.run(image, idlePolicy=policy), hearth.run(image, idlePolicy=policy)
+    running.python("state = 'running'")
+    suspended.python("state = 'suspended'")
+    suspended.suspend()
+    hearth.kill()
+    hearth.start()
+    assert running.state == "RUNNING" and suspended.state == "SUSPENDED"
+    assert running.python("state") == "'running'"
+    assert suspended.python("state") == "'suspended'"
+    running.terminate()
+    suspended.terminate()
+
+
+def test_an_application_that_exits_ends_its_microvm_with_its_code(hearth, image):
+    vm = hearth.run(image)
+    vm.request("POST", "/run", body=b"import os; os._exit(3)", headers={"Connection": "close"})
+    wait_for("the end", lambda: vm.state == "TERMINATED")
+    assert vm.object["stateReason"] == "Container Stopped with Exit Code: 3"
+
+
+def test_a_launch_with_the_same_client_token_is_the_same_microvm(hearth, image):
+    first = hearth.run(image, clientToken="once")
+    again = hearth.run(image, clientToken="once")
+    assert first.id == again.id
+    first.terminate()
