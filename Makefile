@@ -2,7 +2,6 @@
 #
 #   make demo [KEEP=1]   the main job, on this machine, for real
 #   make test            every check and every test
-#   make bench           figures, as ratios measured side by side
 #   make build           the release binaries
 #   make prepare         what guests boot from (kernel, initramfs, builder, container bases)
 #   make up              the daemon
@@ -10,7 +9,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test bench build prepare up packages check unit-tests vm-tests clean
+.PHONY: demo test build prepare up packages check unit-tests vm-tests clean
 
 HEARTH_DATA ?= /var/lib/hearth
 BASE := $(HEARTH_DATA)/base
@@ -59,9 +58,6 @@ unit-tests: target/.packages
 
 vm-tests: build prepare $(VENV)/.ready
 	$(VENV)/bin/python -m pytest tests -q
-
-bench: build prepare $(VENV)/.ready
-	$(VENV)/bin/python bench/run.py
 
 clean:
 	rm -rf target

@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2034,SC2154 # variables are shared between the parts
+# shellcheck shell=bash disable=SC2034,SC2154,SC2016 # shared variables; hooks expand in shells of their own
 # The disk of container bases that every builder reads. Expects common.sh, containers.sh and builder.sh.
 
 # Room for bases that an operator adds; sparse, so it costs what it holds.
@@ -30,7 +30,6 @@ add_base() {
     local file arguments
     file=$(jq -r .file <<<"$2")
     mapfile -t arguments < <(jq -r '(.names[] | "--as", .), (.env[] | "--env", .), (.cmd[] | "--cmd", .)' <<<"$2")
-    # shellcheck disable=SC2016 # expanded by the inner shell
     quietly unshare --mount bash -ec '
         tree=$1 out=$2 work=$3
         shift 3

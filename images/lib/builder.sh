@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2034,SC2154 # variables are shared between the parts
+# shellcheck shell=bash disable=SC2034,SC2154,SC2016 # shared variables; hooks expand in shells of their own
 # The builder MicroVM's root disk. Expects common.sh, debian.sh and containers.sh.
 
 # builder.erofs: Debian with buildah and the job scripts of images/builder/usr/lib/hearth.

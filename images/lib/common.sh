@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2034,SC2154 # variables are shared between the parts
+# shellcheck shell=bash disable=SC2034,SC2154,SC2016 # shared variables; hooks expand in shells of their own
 # Steps, stamps and durable publishing, shared by the files beside this one. Expects HERE and OUT.
 
 LOG=$OUT/prepare.log

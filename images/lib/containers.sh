@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2034,SC2154 # variables are shared between the parts
+# shellcheck shell=bash disable=SC2034,SC2154,SC2016 # shared variables; hooks expand in shells of their own
 # Container bases: what a Dockerfile's FROM finds without a network. Expects common.sh and debian.sh.
 
 # containers/*.tar and containers/index.json, which tells their names, environment and command.
@@ -48,15 +48,14 @@ make_python() {
 extend_debian() {
     local tree=$1
     shift
-    mmdebstrap_suite directory "$tree" --variant=custom --skip=check/empty,setup,update,cleanup,tar-in/mknod \
-        --setup-hook="tar-in $(quoted "$OUT/containers/debian-13.tar") /" \
+    mmdebstrap_suite directory "$tree" --variant=custom --skip=check/empty,setup,update,cleanup \
+        --setup-hook="$UNPACK \"\$1\" -xf $(quoted "$OUT/containers/debian-13.tar")" \
         --setup-hook='mkdir -p "$1/dev/pts" "$1/dev/shm"' \
         --customize-hook='cp /etc/resolv.conf "$1/etc/resolv.conf" && chroot "$1" apt-get update' \
         "$@" --customize-hook="$FORGET_HOST"
 }
 
 # What a run leaves in a tree that belongs to this host, to this minute, or to nobody.
-# shellcheck disable=SC2016 # expanded by the hook's own shell
 FORGET_HOST='
     set -e
     rm -f "$1"/etc/hostname "$1"/etc/resolv.conf "$1"/etc/machine-id "$1"/etc/.pwd.lock "$1"/etc/*- "$1"/etc/dpkg/dpkg.cfg.d/99mmdebstrap
@@ -64,6 +63,9 @@ FORGET_HOST='
         "$1"/var/lib/dpkg/*-old "$1"/var/log/apt "$1"/var/log/*.log "$1"/var/log/alternatives* "$1"/tmp/* "$1"/var/tmp/*
     mkdir -p "$1"/var/lib/apt/lists/partial "$1"/var/cache/apt/archives/partial
     : >"$1"/etc/machine-id'
+
+# tar, with everything that a root file system has, in the directory that follows.
+UNPACK="tar --numeric-owner --xattrs --xattrs-include='*' -C"
 
 # quoted TEXT: TEXT as one word for a hook's shell.
 quoted() {

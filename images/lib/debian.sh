@@ -1,11 +1,10 @@
-# shellcheck shell=bash disable=SC2034,SC2154 # variables are shared between the parts
+# shellcheck shell=bash disable=SC2034,SC2154,SC2016 # shared variables; hooks expand in shells of their own
 # Debian packages for the guest, whatever release the host runs. Expects common.sh.
 
 SUITE=trixie
 
 # Prints apt source lines for SUITE on the mirrors this host already uses; nothing when it has none of Debian's.
 host_sources() {
-    # shellcheck disable=SC2016 # $(...) is apt's own format language here
     apt-get indextargets --format '$(ORIGIN) $(REPO_URI) $(RELEASE) $(CODENAME) $(COMPONENT)' 'Created-By: Packages' 2>/dev/null |
         awk -v suite="$SUITE" '
             $1 == "Debian" && $5 == "main" {

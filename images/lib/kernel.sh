@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2034,SC2154 # variables are shared between the parts
+# shellcheck shell=bash disable=SC2034,SC2154,SC2016 # shared variables; hooks expand in shells of their own
 # Guest kernel, its modules, and the initramfs. Expects common.sh and debian.sh.
 
 KERNEL_PACKAGE=linux-image-cloud-amd64
@@ -15,7 +15,6 @@ make_kernel() {
     mkdir -p "$tree/download"
     # The package is a name for the newest kernel; the one it depends on is what is wanted. apt of the new root's
     # configuration, run in the host, verifies and downloads it.
-    # shellcheck disable=SC2016 # expanded by the hook's own shell
     mmdebstrap_suite null /dev/null --variant=extract --extract-hook='
         set -e
         export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"

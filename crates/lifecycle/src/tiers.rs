@@ -17,7 +17,7 @@ pub struct Tier {
 pub const DEFAULT_MEMORY_MIB: i32 = 2048;
 
 const fn tier(minimum_memory_mib: i32, vcpus: u32, disk_gb: u64) -> Tier {
-    let memory_bytes = (minimum_memory_mib as u64) * 4 << 20;
+    let memory_bytes = (minimum_memory_mib as u64 * 4) << 20;
     Tier {
         minimum_memory_mib,
         memory_bytes,

@@ -296,16 +296,12 @@ impl Task {
         self.record.state_reason = Some(reason.to_owned());
         self.set_regardless(Stage::Terminating).await;
         let application_ended = reason != SUCCESS;
-        if let (Some(guest), true, false) = (&self.guest, was_running, application_ended) {
-            if let Some(hook) = enabled(self.record.hooks.as_ref(), HookName::Terminate) {
-                // It is terminated whatever the hook says (spec section 13.3).
-                if let Ok(Err(cause)) | Err(cause) = hook
-                    .call(guest.agent(), String::new())
-                    .await
-                    .map_err(|error| error.to_string())
-                {
-                    tracing::info!(microvm = self.record.id, cause, "the terminate hook failed");
-                }
+        let hook = enabled(self.record.hooks.as_ref(), HookName::Terminate);
+        if let (Some(guest), Some(hook), true, false) = (&self.guest, hook, was_running, application_ended) {
+            // It is terminated whatever the hook says (spec section 13.3).
+            let outcome = hook.call(guest.agent(), String::new()).await;
+            if let Err(cause) = outcome.map_err(|error| error.to_string()).flatten() {
+                tracing::info!(microvm = self.record.id, cause, "the terminate hook failed");
             }
         }
         self.drop_guest().await;

@@ -142,11 +142,13 @@ mod tests {
     fn with_mapping(pages: usize, use_it: impl FnOnce(&mut [u8], u64)) {
         let file = tempfile::tempfile().expect("temp file");
         file.set_len((pages * PAGE_BYTES) as u64).expect("room");
-        file.write_all_at(&[7; PAGE_BYTES], 10 * PAGE_BYTES as u64).expect("data");
+        file.write_all_at(&[7; PAGE_BYTES], 10 * PAGE_BYTES as u64)
+            .expect("data");
         let length = NonZeroUsize::new(pages * PAGE_BYTES).expect("not zero");
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a fresh private mapping of our own file, unmapped at the end, used only through the slice.
-        let mapping = unsafe { mmap(None, length, protection, MapFlags::MAP_PRIVATE, &file, 0) }.expect("mapped");
+        let mapping =
+            unsafe { mmap(None, length, protection, MapFlags::MAP_PRIVATE, &file, 0) }.expect("mapped");
         // SAFETY: as above; nothing else refers to the mapping.
         let memory = unsafe { slice::from_raw_parts_mut(mapping.as_ptr().cast::<u8>(), length.get()) };
         use_it(memory, mapping.as_ptr() as u64);
@@ -161,11 +163,17 @@ mod tests {
             for page in [3, 4, 10, 255] {
                 memory[page * PAGE_BYTES + 5] = 1;
             }
-            let expected =
-                [PageRun { first: 3, count: 2 }, PageRun { first: 10, count: 1 }, PageRun { first: 255, count: 1 }];
+            let expected = [
+                PageRun { first: 3, count: 2 },
+                PageRun { first: 10, count: 1 },
+                PageRun { first: 255, count: 1 },
+            ];
             let own = File::open("/proc/self/pagemap").expect("readable");
             assert_eq!(read(&own, start, memory.len() as u64).expect("read"), expected);
-            assert_eq!(written_pages(std::process::id() as i32, start, memory.len() as u64).expect("scan"), expected);
+            assert_eq!(
+                written_pages(std::process::id() as i32, start, memory.len() as u64).expect("scan"),
+                expected
+            );
         });
     }
 
@@ -174,11 +182,17 @@ mod tests {
         // Around the kernel's own buffer of 512 regions and this module's of 1024.
         for runs in [511, 512, 513, 700, 1024, 1025, 3000] {
             with_mapping(2 * runs + 64, |memory, start| {
-                let expected: Vec<_> = (0..runs as u64).map(|run| PageRun { first: 2 * run + 1, count: 1 }).collect();
+                let expected: Vec<_> = (0..runs as u64)
+                    .map(|run| PageRun {
+                        first: 2 * run + 1,
+                        count: 1,
+                    })
+                    .collect();
                 for run in &expected {
                     memory[run.first as usize * PAGE_BYTES] = 1;
                 }
-                let found = written_pages(std::process::id() as i32, start, memory.len() as u64).expect("scan");
+                let found =
+                    written_pages(std::process::id() as i32, start, memory.len() as u64).expect("scan");
                 assert_eq!(found, expected, "{runs} runs");
             });
         }
