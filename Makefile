@@ -9,7 +9,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test build prepare up packages check unit-tests vm-tests clean
+.PHONY: demo test build prepare up check unit-tests vm-tests clean
 
 HEARTH_DATA ?= /var/lib/hearth
 BASE := $(HEARTH_DATA)/base
@@ -35,7 +35,6 @@ prepare: build
 	images/prepare $(BASE) $(AGENT)
 
 # Debian packages and, where there is none, a Rust toolchain.
-packages: target/.packages
 target/.packages: packages images/packages
 	mkdir -p target
 	scripts/install packages images/packages
