@@ -49,7 +49,7 @@ extend_debian() {
     local tree=$1
     shift
     mmdebstrap_suite directory "$tree" --variant=custom --skip=check/empty,setup,update,cleanup \
-        --setup-hook="$UNPACK \"\$1\" -xf $(quoted "$OUT/containers/debian-13.tar")" \
+        --setup-hook="tar -C \"\$1\" -xf $(quoted "$OUT/containers/debian-13.tar") --numeric-owner --xattrs --xattrs-include='*'" \
         --setup-hook='mkdir -p "$1/dev/pts" "$1/dev/shm"' \
         --customize-hook='cp /etc/resolv.conf "$1/etc/resolv.conf" && chroot "$1" apt-get update' \
         "$@" --customize-hook="$FORGET_HOST"
@@ -63,9 +63,6 @@ FORGET_HOST='
         "$1"/var/lib/dpkg/*-old "$1"/var/log/apt "$1"/var/log/*.log "$1"/var/log/alternatives* "$1"/tmp/* "$1"/var/tmp/*
     mkdir -p "$1"/var/lib/apt/lists/partial "$1"/var/cache/apt/archives/partial
     : >"$1"/etc/machine-id'
-
-# tar, with everything that a root file system has, in the directory that follows.
-UNPACK="tar --numeric-owner --xattrs --xattrs-include='*' -C"
 
 # quoted TEXT: TEXT as one word for a hook's shell.
 quoted() {
