@@ -112,7 +112,7 @@ uncompress_kernel() {
     rm -f "$payload"
 }
 
-# initramfs.cpio: the agent as /init and the modules. Not compressed: unpacking costs more than reading (README.md).
+# initramfs.cpio: the agent as /init and the modules. Not compressed: it would boot no faster (README.md).
 make_initramfs() {
     local hash tree=$WORK/initramfs
     hash=$(hash_of "$HERE/lib/kernel.sh" "$AGENT" "$STAMPS/kernel" -- "$(cat "$OUT/kernel-release")")
