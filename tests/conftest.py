@@ -1,11 +1,8 @@
 """A daemon of the tests' own: fresh state, own ports, own network names, the machine's prepared base image."""
 
-import json
 import os
 import pathlib
 import shutil
-import subprocess
-import time
 
 import pytest
 

@@ -111,7 +111,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_child_is_watched_ended_and_reaped() {
-        let child = std::process::Command::new("sleep")
+        let mut child = std::process::Command::new("sleep")
             .arg("60")
             .spawn()
             .expect("sleep starts");
@@ -119,6 +119,7 @@ mod tests {
         let process = Process::watch(record.clone()).expect("pidfd").expect("alive");
         assert!(record.is_alive());
         process.kill().await;
+        assert!(child.wait().is_err(), "it was reaped");
         assert!(!record.is_alive());
         assert!(Process::watch(record).expect("no error").is_none());
     }
