@@ -9,19 +9,21 @@ import pytest
 from support import Hearth
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-DATA = pathlib.Path(os.environ.get("HEARTH_TEST_DATA", "/var/tmp/hearth-test"))
+# Several checkouts can be tested on one machine at the same time, each with a number of its own.
+NUMBER = int(os.environ.get("HEARTH_TEST_NUMBER", "0"))
+DATA = pathlib.Path(os.environ.get("HEARTH_TEST_DATA", f"/var/tmp/hearth-test-{NUMBER}"))
 BASE = pathlib.Path(os.environ.get("HEARTH_DATA", "/var/lib/hearth")) / "base"
 
 SETTINGS = f"""
-listen = "127.0.0.1:9701"
-endpoint_listen = "127.0.0.1:9443"
+listen = "127.0.0.1:{9701 + NUMBER}"
+endpoint_listen = "127.0.0.1:{9443 + NUMBER}"
 base = "{BASE}"
-first_user_id = 3000000
+first_user_id = {3000000 + 100000 * NUMBER}
 listen_timeout_seconds = 5
 
 [network]
-prefix = "hearthtst"
-range = "100.66.0.0/16"
+prefix = "htst{NUMBER}"
+range = "100.{66 + NUMBER}.0.0/16"
 """
 
 
