@@ -1,11 +1,13 @@
 """A daemon of the tests' own: fresh state, own ports, own network names, the machine's prepared base image."""
 
+import json
 import os
 import pathlib
 import shutil
 
 import pytest
 
+from outside import Outside
 from support import Hearth
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -13,8 +15,12 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 NUMBER = int(os.environ.get("HEARTH_TEST_NUMBER", "0"))
 DATA = pathlib.Path(os.environ.get("HEARTH_TEST_DATA", f"/var/tmp/hearth-test-{NUMBER}"))
 BASE = pathlib.Path(os.environ.get("HEARTH_DATA", "/var/lib/hearth")) / "base"
+OUTSIDE = Outside(NUMBER)
 
-SETTINGS = f"""
+
+def settings():
+    """The test daemon's hearthd.toml."""
+    return f"""
 listen = "127.0.0.1:{9701 + NUMBER}"
 endpoint_listen = "127.0.0.1:{9443 + NUMBER}"
 base = "{BASE}"
@@ -24,6 +30,7 @@ listen_timeout_seconds = 5
 [network]
 prefix = "htst{NUMBER}"
 range = "100.{66 + NUMBER}.0.0/16"
+uplinks = {json.dumps(OUTSIDE.uplinks())}
 """
 
 
@@ -37,10 +44,19 @@ def hearth():
         if path.name != "builder":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     DATA.mkdir(parents=True, exist_ok=True)
-    (DATA / "hearthd.toml").write_text(SETTINGS)
+    OUTSIDE.make()
+    (DATA / "hearthd.toml").write_text(settings())
     daemon.start()
     yield daemon
     daemon.stop(everything=True)
+    OUTSIDE.remove()
+    assert daemon.leftovers() == []
+
+
+@pytest.fixture(scope="session")
+def outside(hearth):
+    """A machine on the guests' Internet."""
+    return OUTSIDE
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,9 @@ import ssl
 import subprocess
 import time
 import http.client
+import io
+import tomllib
+import zipfile
 
 import boto3
 import botocore.config
@@ -70,6 +73,45 @@ class Hearth:
         os.kill(pid, signal.SIGKILL)
         wait_for("the daemon's end", lambda: not pathlib.Path(f"/proc/{pid}/exe").exists())
 
+    @property
+    def configuration(self):
+        return tomllib.loads((self.data / "hearthd.toml").read_text())
+
+    def processes(self):
+        """VMM processes of this daemon: they run as its own users."""
+        first = self.configuration["first_user_id"]
+        found = []
+        for directory in pathlib.Path("/proc").glob("[0-9]*"):
+            try:
+                if first <= directory.stat().st_uid < first + 65536 and (directory / "cmdline").read_bytes():
+                    found.append(int(directory.name))
+            except OSError:
+                continue
+        return found
+
+    def guests(self):
+        """Names of the guests' own directories."""
+        return sorted(path.name for path in (self.data / "run").glob("*"))
+
+    def namespaces(self):
+        prefix = self.configuration["network"]["prefix"]
+        return sorted(path.name for path in pathlib.Path("/run", prefix, "netns").glob("*"))
+
+    def leftovers(self):
+        """What a daemon that ended with everything must not leave behind."""
+        prefix = self.configuration["network"]["prefix"]
+        tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True).stdout.splitlines()
+        links = json.loads(subprocess.run(["ip", "-json", "link"], capture_output=True, text=True).stdout)
+        return [
+            *(f"process {pid}" for pid in self.processes()),
+            *(f"guest {name}" for name in self.guests()),
+            *(f"namespace {name}" for name in self.namespaces()),
+            *(line for line in tables if line.split()[-1] == prefix),
+            *(f"link {link['ifname']}" for link in links if link["ifname"].startswith(f"{prefix}-")),
+            *(line for line in pathlib.Path("/proc/mounts").read_text().splitlines() if f"/run/{prefix}/netns/" in line),
+            *(str(path) for path in (self.data / "microvms").glob("*")),
+        ]
+
     def client(self, service="lambda-microvms"):
         if service not in self.clients:
             self.clients[service] = boto3.client(
@@ -101,6 +143,15 @@ class Hearth:
             s3.create_bucket(Bucket=bucket)
         s3.put_object(Bucket=bucket, Key=key, Body=body)
         return f"s3://{bucket}/{key}"
+
+    @staticmethod
+    def archive(**files):
+        """A zip; `__` in a name stands for a slash."""
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as packed:
+            for name, text in files.items():
+                packed.writestr(name.replace("__", "/"), text)
+        return buffer.getvalue()
 
     def create_image(self, name, uri, **more):
         arguments = dict(

@@ -47,21 +47,6 @@ def test_memory_files_processes_loopback_and_clock_survive_20_suspends(microvm):
         assert abs(float(microvm.python("time.time()")) - time.time()) < 2
 
 
-def test_outbound_connections_are_dead_after_a_resume_and_the_host_cannot_be_reached(microvm):
-    code = (
-        "import socket\n"
-        "def reach(address, port):\n"
-        "    try:\n"
-        "        socket.create_connection((address, port), timeout=2).close()\n"
-        "        return 'open'\n"
-        "    except OSError as error:\n"
-        "        return 'closed'\n"
-    )
-    microvm.python(code)
-    for address, port in [("100.64.0.1", 22), ("127.0.0.1", 9701), ("192.168.1.1", 80), ("10.0.0.1", 80), ("169.254.1.1", 80)]:
-        assert microvm.python(f"reach('{address}', {port})") == "'closed'", address
-
-
 def test_a_suspended_microvm_costs_its_delta(hearth, microvm):
     microvm.python("data = bytearray(__import__('os').urandom(4 << 20))")
     microvm.suspend()
@@ -85,21 +70,6 @@ def test_hooks_are_called_in_their_order_with_the_payload(hearth, image):
         assert [event["hook"] for event in seen["events"]] == ["ready", "run", "suspend", "resume"]
     finally:
         vm.terminate()
-
-
-def test_kill_9_of_the_daemon_costs_neither_running_nor_suspended_microvms(hearth, image):
-    policy = dict(maxIdleDurationSeconds=3600, suspendedDurationSeconds=3600, autoResumeEnabled=True)
-    running, suspended = hearth.run(image, idlePolicy=policy), hearth.run(image, idlePolicy=policy)
-    running.python("state = 'running'")
-    suspended.python("state = 'suspended'")
-    suspended.suspend()
-    hearth.kill()
-    hearth.start()
-    assert running.state == "RUNNING" and suspended.state == "SUSPENDED"
-    assert running.python("state") == "'running'"
-    assert suspended.python("state") == "'suspended'"
-    running.terminate()
-    suspended.terminate()
 
 
 def test_an_application_that_exits_ends_its_microvm_with_its_code(hearth, image):

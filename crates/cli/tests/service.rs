@@ -234,7 +234,7 @@ fn logs_are_those_of_the_microvm_and_need_a_role() {
     let output = fake.hearth(&["logs", B]);
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        err(&output).ends_with("launched without a role. Give it one: hearth run NAME --role ARN.\n"),
+        err(&output).ends_with("launched without a role. Launch it without --no-role, or give it one: hearth run NAME --role ARN.\n"),
         "{}",
         err(&output)
     );

@@ -8,7 +8,8 @@ use std::path::Path;
 
 use serde::{Serialize, de::DeserializeOwned};
 use sqlx::{
-    Row, SqlitePool,
+    Row, SqlSafeStr, SqlitePool,
+    migrate::{Migration, MigrationType, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
@@ -89,6 +90,17 @@ impl Table {
     }
 }
 
+/// Every step of the schema, in order; a step that was released never changes.
+const STEPS: [(&str, &str); 1] = [("records", include_str!("../migrations/0001_records.sql"))];
+
+/// The migrations. The library's macro for them would compile the whole database engine a second time.
+fn schema() -> Migrator {
+    let steps = (1..).zip(STEPS).map(|(version, (name, sql))| {
+        Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+    });
+    Migrator::with_migrations(steps.collect())
+}
+
 /// Changes that are committed together.
 #[derive(Debug, Default)]
 pub struct Changes(Vec<Change>);
@@ -159,7 +171,7 @@ impl State {
             .max_connections(1)
             .connect_with(options)
             .await?;
-        sqlx::migrate!().run(&pool).await?;
+        schema().run(&pool).await?;
         Ok(State { pool })
     }
 

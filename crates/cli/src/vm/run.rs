@@ -38,9 +38,12 @@ pub(crate) struct Run {
     /// End it after that long, at most 28800
     #[arg(long, value_name = "SECONDS")]
     max_duration: Option<i32>,
-    /// The role whose credentials it gets; its output is kept for `hearth logs` only with one
+    /// The role whose credentials it gets and its output is kept with [default: hearth-run of this account]
     #[arg(long, value_name = "ARN")]
     role: Option<String>,
+    /// No role: no credentials, and no output for `hearth logs`
+    #[arg(long, conflicts_with = "role")]
+    no_role: bool,
 }
 
 impl Run {
@@ -48,6 +51,9 @@ impl Run {
     pub(crate) async fn run(self, service: &Service, out: Out) -> Result<()> {
         let idle_policy = self.idle_policy()?;
         let arn = service.image_arn(&self.image).await?;
+        let account = arn.split(':').nth(4).unwrap_or_default();
+        let default_role = format!("arn:aws:iam::{account}:role/hearth-run");
+        let role = (!self.no_role).then(|| self.role.unwrap_or(default_role));
         let logging = Logging::CloudWatch(CloudWatchLogging::builder().log_group(group_of(&arn)).build());
         let bar = spinner(format!("launching {}", self.image));
         let launched = service
@@ -58,7 +64,7 @@ impl Run {
             .set_idle_policy(idle_policy)
             .set_run_hook_payload(self.payload)
             .set_maximum_duration_in_seconds(self.max_duration)
-            .set_execution_role_arn(self.role)
+            .set_execution_role_arn(role)
             .logging(logging)
             .send()
             .await

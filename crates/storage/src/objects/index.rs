@@ -3,14 +3,23 @@
 use std::{collections::HashSet, path::Path, time::Duration};
 
 use sqlx::{
-    Row, Sqlite, SqlitePool, Transaction,
-    migrate::Migrator,
+    Row, SqlSafeStr, Sqlite, SqlitePool, Transaction,
+    migrate::{Migration, MigrationType, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous},
 };
 
 use super::{ObjectsError, types};
 
-static MIGRATIONS: Migrator = sqlx::migrate!("src/objects/migrations");
+/// Every step of the schema, in order; a step that was released never changes.
+const STEPS: [(&str, &str); 1] = [("objects", include_str!("migrations/0001_objects.sql"))];
+
+/// The migrations. The library's macro for them would compile the whole database engine a second time.
+fn schema() -> Migrator {
+    let steps = (1..).zip(STEPS).map(|(version, (name, sql))| {
+        Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+    });
+    Migrator::with_migrations(steps.collect())
+}
 
 /// A blob and its size in bytes.
 pub(super) type Segment = (String, u64);
@@ -34,7 +43,7 @@ impl Index {
             .max_connections(4)
             .connect_with(options)
             .await?;
-        MIGRATIONS.run(&pool).await?;
+        schema().run(&pool).await?;
         std::fs::File::open(dir)?.sync_all()?;
         Ok(Self { pool })
     }
