@@ -2,6 +2,7 @@
 #
 #   make demo [KEEP=1]   the main job, on this machine, for real
 #   make test            every check and every test
+#   make bench           launch, suspend and resume beside a bare restore, on this machine
 #   make build           the release binaries
 #   make prepare         what guests boot from (kernel, initramfs, builder, container bases)
 #   make up              the daemon
@@ -9,7 +10,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test build prepare up check unit-tests vm-tests clean
+.PHONY: demo test bench build prepare up check unit-tests builder-tests vm-tests clean
 
 HEARTH_DATA ?= /var/lib/hearth
 BASE := $(HEARTH_DATA)/base
@@ -45,7 +46,7 @@ $(VENV)/.ready: tests/requirements.txt target/.packages
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
 	touch $@
 
-test: check unit-tests vm-tests
+test: check unit-tests builder-tests vm-tests
 
 check: target/.packages
 	cargo fmt --all -- --check
@@ -55,8 +56,15 @@ check: target/.packages
 unit-tests: target/.packages
 	cargo test --release --locked --workspace --quiet
 
+# The builder's scripts, in the builder's own file system, on this host's kernel.
+builder-tests: prepare
+	HEARTH_IMAGES=$(BASE) python3 -m unittest discover -q -s images/tests
+
 vm-tests: build prepare $(VENV)/.ready
 	$(VENV)/bin/python -m pytest tests -q
+
+bench: build prepare $(VENV)/.ready
+	bench/run
 
 clean:
 	rm -rf target

@@ -1,16 +1,31 @@
 """Builds that must fail, each with its own reason, and what they leave behind: nothing."""
 
 import io
+import struct
 import zipfile
 
 import pytest
 
+from support import Hearth
 
-def archive(**files):
+
+def forged(declared):
+    """A zip of a few bytes whose directory declares `declared` bytes for each of three files."""
+    body = bytearray(Hearth.archive(Dockerfile="FROM debian:13\n", a="x", b="y", c="z"))
+    for name in (b"a", b"b", b"c"):
+        for signature, size_at, name_at in ((b"PK\x03\x04", 22, 30), (b"PK\x01\x02", 24, 46)):
+            start = body.index(signature)
+            while body[start + name_at : start + name_at + 1] != name:
+                start = body.index(signature, start + 4)
+            body[start + size_at : start + size_at + 4] = struct.pack("<I", declared)
+    return bytes(body)
+
+
+def escaping():
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as packed:
-        for name, text in files.items():
-            packed.writestr(name.replace("__", "/"), text)
+        packed.writestr("Dockerfile", "FROM debian:13\n")
+        packed.writestr("../../etc/cron.d/evil", "* * * * * root true\n")
     return buffer.getvalue()
 
 
@@ -30,10 +45,12 @@ def failing(hearth, name, uri, **more):
     "name, body, reason",
     [
         ("no-zip", b"this is no zip", "ARCHIVE_INVALID"),
-        ("no-dockerfile", archive(readme="hello"), "ARCHIVE_DOCKERFILE_NOT_FOUND"),
-        ("failing-run", archive(Dockerfile="FROM debian:13\nRUN exit 7\nCMD [\"true\"]\n"), "CONTAINER_BUILD_FAILED"),
-        ("no-such-base", archive(Dockerfile="FROM no-such-base:1\nCMD [\"true\"]\n"), "CONTAINER_BUILD_FAILED"),
-        ("exits", archive(Dockerfile="FROM debian:13\nCMD [\"sh\", \"-c\", \"exit 3\"]\n"), "Container Stopped with Exit Code: 3"),
+        ("path-escape", escaping(), "ARCHIVE_INVALID"),
+        ("zip-bomb", forged(0xFFFFFF00), "DISK_STORAGE_FULL"),
+        ("no-dockerfile", Hearth.archive(readme="hello"), "ARCHIVE_DOCKERFILE_NOT_FOUND"),
+        ("failing-run", Hearth.archive(Dockerfile="FROM debian:13\nRUN exit 7\nCMD [\"true\"]\n"), "CONTAINER_BUILD_FAILED"),
+        ("no-such-base", Hearth.archive(Dockerfile="FROM no-such-base:1\nCMD [\"true\"]\n"), "CONTAINER_BUILD_FAILED"),
+        ("exits", Hearth.archive(Dockerfile="FROM debian:13\nCMD [\"sh\", \"-c\", \"exit 3\"]\n"), "Container Stopped with Exit Code: 3"),
     ],
 )
 def test_a_bad_artifact_fails_with_its_reason(hearth, name, body, reason):
@@ -45,3 +62,42 @@ def test_a_bad_artifact_fails_with_its_reason(hearth, name, body, reason):
 def test_a_missing_artifact_fails_with_its_reason(hearth, uri, reason):
     hearth.upload("something", b"x")
     assert reason in failing(hearth, reason.lower().replace("_", "-"), uri)["stateReason"]
+
+
+SERVER = """
+import http.server, os
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(int(os.environ.get(self.path.rsplit("/", 1)[-1].upper(), "200")))
+        self.end_headers()
+http.server.HTTPServer(("", 9000), Handler).serve_forever()
+"""
+
+
+def test_hooks_that_refuse_or_never_answer_fail_their_build_and_leave_nothing(hearth):
+    name = "refusing-hooks"
+    files = {"Dockerfile": 'FROM python:3.13\nCOPY server.py /\nCMD ["python3", "/server.py"]\n', "server.py": SERVER}
+    uri = hearth.upload(f"{name}.zip", Hearth.archive(**files))
+    hooks = dict(port=9000, microvmImageHooks=dict(
+        ready="ENABLED", readyTimeoutInSeconds=60, validate="ENABLED", validateTimeoutInSeconds=60))
+    hearth.create_image(name, uri, hooks=hooks, environmentVariables={"READY": "500"})
+    assert hearth.await_image(name)["state"] == "CREATE_FAILED"
+    reason = hearth.build_of(name)["stateReason"]
+    assert reason == "Ready hook check failed: the application returned a server error (HTTP 5xx) response"
+
+    # Versions of one image share their layers: the further builds are quick.
+    def update(variables, **more):
+        image = dict(hooks, microvmImageHooks=dict(hooks["microvmImageHooks"], **more))
+        version = hearth.client().update_microvm_image(
+            imageIdentifier=hearth.arn(name), baseImageArn=hearth.base_arn(), buildRoleArn=hearth.role(),
+            codeArtifact={"uri": uri}, resources=[{"minimumMemoryInMiB": 512}], hooks=image, environmentVariables=variables,
+        )["imageVersion"]
+        assert hearth.await_image(name)["state"] == "UPDATE_FAILED"
+        return hearth.build_of(name, version)["stateReason"]
+
+    assert update({"READY": "503"}, readyTimeoutInSeconds=3) == "Ready hook invocation timed out after PT3S"
+    assert "Validate hook check failed" in update({"VALIDATE": "404"})
+    directory = hearth.data / "images" / hearth.client().get_microvm_image(imageIdentifier=hearth.arn(name))["id"]
+    assert list(directory.glob("*")) == []
+    hearth.delete_image(name)

@@ -1,5 +1,5 @@
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs},
     path::Path,
     process::Command,
 };
@@ -31,6 +31,7 @@ pub(super) fn all(config: &Config) -> Vec<Finding> {
         disk(config),
         base(config),
         addresses(config),
+        names(config),
         ports("api port", config.settings.listen, "listen"),
         ports(
             "endpoint port",
@@ -225,6 +226,24 @@ fn addresses(config: &Config) -> Finding {
         }
     }
     Finding::good("addresses", format!("{range} and 100.64.0.0/30 are free"))
+}
+
+/// Whether clients on this machine find the endpoints by their names.
+fn names(config: &Config) -> Finding {
+    let (domain, address) = (&config.settings.endpoint_domain, config.settings.endpoint_listen);
+    let found = (format!("any.{domain}"), address.port()).to_socket_addrs();
+    let here = found.is_ok_and(|mut found| {
+        found.any(|found| found == address || address.ip().is_unspecified() || found.ip().is_loopback())
+    });
+    if here {
+        return Finding::good("names", format!("names under {domain} lead to the endpoints"));
+    }
+    let cure = if domain.ends_with("localhost") {
+        "apt-get install libnss-myhostname (curl and browsers know these names without it)".into()
+    } else {
+        format!("let the name server answer *.{domain} with this machine's address")
+    };
+    Finding::note("names", format!("names under {domain} are not known here"), cure)
 }
 
 fn contains((network, length): (Ipv4Addr, u8), address: Ipv4Addr) -> bool {

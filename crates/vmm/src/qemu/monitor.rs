@@ -1,6 +1,6 @@
 //! QMP: one connection to one QEMU process.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use qapi::{
@@ -18,7 +18,7 @@ use crate::driver::VmmError;
 
 /// Commands and the one event that matters: the guest runs.
 pub(super) struct Monitor {
-    service: QapiService<QmpStreamTokio<WriteHalf<UnixStream>>>,
+    service: Arc<QapiService<QmpStreamTokio<WriteHalf<UnixStream>>>>,
     /// Number of times the guest was seen to start or go on.
     resumed: watch::Receiver<u64>,
 }
@@ -45,18 +45,26 @@ impl Monitor {
                 }
             }
         });
+        let service = Arc::new(service);
         Ok(Monitor { service, resumed })
     }
 
-    /// Carries out one command.
-    pub(super) async fn execute<C: qmp::QmpCommand>(&self, command: C) -> Result<C::Ok, VmmError> {
-        self.service
-            .execute(command)
-            .await
-            .map_err(|error| VmmError::Refused {
-                command: C::NAME,
-                cause: error.to_string(),
-            })
+    /// Carries out one command. A caller that gives up does not break it off: the library expects every answer to be
+    /// taken, so a task of its own waits for it.
+    pub(super) async fn execute<C>(&self, command: C) -> Result<C::Ok, VmmError>
+    where
+        C: qmp::QmpCommand + Send + 'static,
+        C::Ok: Send,
+    {
+        let refused = |cause: String| VmmError::Refused {
+            command: C::NAME,
+            cause,
+        };
+        let service = self.service.clone();
+        let answered = tokio::spawn(async move { service.execute(command).await }).await;
+        answered
+            .map_err(|error| refused(error.to_string()))?
+            .map_err(|error| refused(error.to_string()))
     }
 
     /// A mark to wait from; see [`Monitor::resumed_since`].

@@ -1,0 +1,38 @@
+"""A daemon of the benchmarks' own, beside whatever else runs on the machine."""
+
+import contextlib
+import os
+import pathlib
+import shutil
+
+from support import Hearth
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+DATA = pathlib.Path("/var/tmp/hearth-bench")
+BASE = pathlib.Path(os.environ.get("HEARTH_DATA", "/var/lib/hearth")) / "base"
+
+
+@contextlib.contextmanager
+def bench_daemon(settings=""):
+    """A running daemon with fresh state; it ends with everything it has."""
+    daemon = Hearth(ROOT, DATA)
+    daemon.stop_leftover()
+    for path in DATA.glob("*") if DATA.exists() else []:
+        if path.name != "builder":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    DATA.mkdir(parents=True, exist_ok=True)
+    (DATA / "hearthd.toml").write_text(f"""
+listen = "127.0.0.1:9791"
+endpoint_listen = "127.0.0.1:9793"
+base = "{BASE}"
+first_user_id = 5000000
+{settings}
+[network]
+prefix = "hbench"
+range = "100.99.0.0/16"
+""")
+    daemon.start()
+    try:
+        yield daemon
+    finally:
+        daemon.stop(everything=True)

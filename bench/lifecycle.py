@@ -1,0 +1,181 @@
+"""Launch, suspend and resume of the demo image at 512 MiB: hearth beside a bare QEMU restore of the same files.
+
+Prints a table and writes bench/results/lifecycle.json. Absolute times belong to the machine; the ratios are the result.
+"""
+
+import argparse
+import json
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "bench")]
+
+from bare import Bare  # noqa: E402
+from daemon import bench_daemon  # noqa: E402
+
+POLICY = dict(maxIdleDurationSeconds=3600, suspendedDurationSeconds=3600, autoResumeEnabled=True)
+IMAGE = "bench"
+
+
+def main():
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--rounds", type=int, default=20, help="launches and resumes of each kind (at least 20 for a result)")
+    rounds = options.parse_args().rounds
+    with bench_daemon() as hearth:
+        hearth.cli("image", "build", str(ROOT / "examples/code-interpreter"), "--name", IMAGE)
+        result = {"machine": machine(hearth), "rounds": rounds, **measure(hearth, rounds)}
+    path = ROOT / "bench/results/lifecycle.json"
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    show(result)
+    print(f"\nwritten to {path.relative_to(ROOT)}")
+
+
+def measure(hearth, rounds):
+    version = next((hearth.data / "images").glob("*/1.0"))
+    keeper = hearth.run(IMAGE, idlePolicy=POLICY)
+    keeper.python("1")
+    bare = Bare(waiting_command_line(hearth), version, hearth.data / "bare")
+    samples = {name: [] for name in (
+        "launch_bare", "launch_hearth", "resume_bare", "resume_hearth", "suspend_call", "suspend_written",
+        "suspend_call_4mib",
+    )}
+    disk, memory = [], []
+    try:
+        for number in range(rounds):
+            samples["launch_bare"].append(bare.restore(version / "scratch.img"))
+            settle(hearth)
+            vm, seconds = launch(hearth)
+            samples["launch_hearth"].append(seconds)
+            settle(hearth)
+            memory.append(proportional_set_size(hearth, vm))
+            call, written = suspend(hearth, vm)
+            samples["suspend_call"].append(call)
+            samples["suspend_written"].append(written)
+            own = hearth.data / "microvms" / vm.id
+            saved = next(own.glob("suspended-*"))
+            disk.append(allocated(saved) / (saved / "delta").stat().st_size)
+            settle(hearth)
+            samples["resume_bare"].append(bare.restore(own / "scratch.img", saved))
+            settle(hearth)
+            samples["resume_hearth"].append(resume(vm))
+            settle(hearth)
+            vm.python("data = bytearray(__import__('os').urandom(4 << 20))")
+            samples["suspend_call_4mib"].append(suspend(hearth, vm)[0])
+            vm.terminate()
+            settle(hearth)
+            print(f"round {number + 1} of {rounds}", file=sys.stderr)
+    finally:
+        bare.close()
+    figures = {name: percentiles(values) for name, values in samples.items()}
+    return {
+        "milliseconds": figures,
+        "ratio_p50": {
+            kind: round(figures[f"{kind}_hearth"]["p50"] / figures[f"{kind}_bare"]["p50"], 2) for kind in ("launch", "resume")
+        },
+        "suspended_disk_bytes_per_delta_byte": round(statistics.median(disk), 3),
+        "idle_memory_mib": round(statistics.median(memory) / (1 << 20), 1),
+    }
+
+
+def waiting_command_line(hearth):
+    """The command line of a process that was started ahead and waits for its guest."""
+    for pid in hearth.processes():
+        words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")[:-1]
+        if "defer" in words:
+            return words
+    raise SystemExit("no process waits: is the pool off?")
+
+
+def settle(hearth):
+    """Waits until the pool is full and the machine has nothing left to do for the last step."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        waiting = [guest for guest in hearth.guests() if (hearth.data / "run" / guest / "qmp.sock").exists()]
+        if len(waiting) == len(hearth.guests()):
+            break
+        time.sleep(0.05)
+    time.sleep(0.5)
+
+
+def launch(hearth):
+    """RunMicrovm sent → first 200 through HTTPS, the token included."""
+    from support import MicroVm
+
+    client, arn = hearth.client(), hearth.arn(IMAGE)
+    start = time.perf_counter()
+    vm = MicroVm(hearth, client.run_microvm(imageIdentifier=arn, idlePolicy=POLICY))
+    vm.tokens[8080] = vm.token(8080)
+    while vm.request("GET", "/health")[0] != 200:
+        time.sleep(0.002)
+    return vm, time.perf_counter() - start
+
+
+def suspend(hearth, vm):
+    """SuspendMicrovm sent → answered, and → SUSPENDED."""
+    start = time.perf_counter()
+    hearth.client().suspend_microvm(microvmIdentifier=vm.id)
+    call = time.perf_counter() - start
+    while vm.state != "SUSPENDED":
+        time.sleep(0.002)
+    return call, time.perf_counter() - start
+
+
+def resume(vm):
+    """A request to a suspended MicroVM → its 200."""
+    start = time.perf_counter()
+    assert vm.request("GET", "/health")[0] == 200
+    return time.perf_counter() - start
+
+
+def allocated(directory):
+    return sum(path.stat().st_blocks * 512 for path in directory.iterdir())
+
+
+def proportional_set_size(hearth, vm):
+    """Memory of the MicroVM's VMM process, its share of what is shared included, in bytes."""
+    for pid in hearth.processes():
+        descriptors = [pathlib.Path(f"/proc/{pid}/fd/{fd.name}") for fd in pathlib.Path(f"/proc/{pid}/fd").iterdir()]
+        if any(vm.id in str(descriptor.readlink()) for descriptor in descriptors):
+            for line in pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    return int(line.split()[1]) << 10
+    raise SystemExit(f"{vm.id} has no process")
+
+
+def percentiles(seconds):
+    values = sorted(value * 1000 for value in seconds)
+    at = lambda share: round(values[min(len(values) - 1, round(share * (len(values) - 1)))], 1)
+    return {"p50": at(0.5), "p95": at(0.95), "min": round(values[0], 1), "max": round(values[-1], 1)}
+
+
+def machine(hearth):
+    model = next(line for line in open("/proc/cpuinfo") if line.startswith("model name")).split(":")[1].strip()
+    qemu = subprocess.run(["qemu-system-x86_64", "--version"], capture_output=True, text=True).stdout.splitlines()[0]
+    manifest = json.loads(next((hearth.data / "images").glob("*/1.0/manifest.json")).read_text())
+    return {
+        "processor": model,
+        "cores": len([line for line in open("/proc/cpuinfo") if line.startswith("processor")]),
+        "kernel": platform.release(),
+        "vmm": qemu,
+        "acceleration": manifest["platform"]["acceleration"],
+        "guest_memory_mib": manifest["shape"]["memoryBytes"] >> 20,
+        "load_average": pathlib.Path("/proc/loadavg").read_text().split()[0],
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def show(result):
+    print(f"\n{'milliseconds':32}{'p50':>10}{'p95':>10}{'min':>10}{'max':>10}")
+    for name, figures in result["milliseconds"].items():
+        print(f"{name:32}" + "".join(f"{figures[key]:10.1f}" for key in ("p50", "p95", "min", "max")))
+    print(f"\nlaunch: hearth / bare = {result['ratio_p50']['launch']}    resume: hearth / bare = {result['ratio_p50']['resume']}")
+    print(f"disk of a suspended MicroVM: {result['suspended_disk_bytes_per_delta_byte']} x its delta")
+    print(f"memory of an idle MicroVM: {result['idle_memory_mib']} MiB")
+
+
+main()
