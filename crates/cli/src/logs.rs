@@ -51,7 +51,10 @@ impl Logs {
                 // The service writes a MicroVM's output with the MicroVM's role.
                 if vm.execution_role_arn.is_none() {
                     let cause = format!("{id} has no log: it was launched without a role");
-                    return Err(Error::failed(cause, "Launch it without --no-role, or give it one: hearth run NAME --role ARN"));
+                    return Err(Error::failed(
+                        cause,
+                        "Launch it without --no-role, or give it one: hearth run NAME --role ARN",
+                    ));
                 }
                 let (started, stream) = (vm.started_at.secs() * 1000, id.clone());
                 // A stream is called YYYY/MM/DD[version]id.

@@ -7,14 +7,17 @@ use std::{
 };
 
 use anyhow::Context;
+use hearth_admission::{Admission, Audit, Throttle};
 use hearth_builder::{Builder, BuilderConfig};
 use hearth_gateway::{GatewayConfig, ca::Authority};
 use hearth_guest::{BaseImage, Host, HostConfig, Pool, pool::PoolConfig};
+use hearth_iam::{Authorizer, Iam};
 use hearth_lifecycle::{LifecycleConfig, Node, Service};
 use hearth_logs::{Logs, LogsService};
 use hearth_network::{Network, NetworkConfig};
 use hearth_state::State;
 use hearth_storage::{disk, objects::Objects};
+use hearth_usage::Usage;
 use hearth_vmm::{Acceleration, Driver, kvm, qemu::Qemu};
 use tokio::{
     net::TcpListener,
@@ -23,7 +26,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    adapters::{Endpoints, KeyTable, LogService, s3_service},
+    adapters::{Endpoints, Images, LogService, S3Keys, s3_service},
     client,
     config::{AccelerationChoice, Config, cidr},
     lock, secrets,
@@ -56,12 +59,25 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
 
     let state = State::open(&config.data.join("state.db")).await?;
-    let secrets = secrets::load(&state, &settings.account).await?;
+    let secrets = secrets::load(&state).await?;
+    let iam_settings = hearth_iam::Settings {
+        strict_roles: settings.strict_roles,
+    };
+    let iam = Iam::open(
+        state.clone(),
+        secrets.session_key,
+        iam_settings,
+        &settings.account,
+    )
+    .await
+    .context("the access keys cannot be read")?;
     let authority = Authority::load_or_create(&config.data.join("ca"))?;
     let control_listener = bind(settings.listen, "listen").await?;
     let endpoint_listener = bind(settings.endpoint_listen, "endpoint_listen").await?;
-    let first_key = secrets.access_keys.first().context("there is no access key")?;
-    client::write(&config, first_key, authority.ca_pem()).context("cannot write the files for clients")?;
+    let first_key = iam
+        .first_administrator()
+        .context("there is no administrator's key")?;
+    client::write(&config, &first_key, authority.ca_pem()).context("cannot write the files for clients")?;
 
     let driver = find_driver(&config)?;
     let writable_memory_files = !driver.maps_read_only_memory();
@@ -92,12 +108,15 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         },
     );
     let objects = Objects::open(&config.data.join("objects")).await?;
-    let logs = Logs::open(&config.data.join("logs")).await?;
+    let logs = Logs::open_with(&config.data.join("logs"), settings.logs.limits()).await?;
+    let usage = Usage::open(state.clone(), days(settings.usage_retention_days)).await?;
     let builder = Builder::new(host.clone(), builder_pool, builder_config(&config)?)?;
     let node = Node {
         state: state.clone(),
         objects: objects.clone(),
         logs: logs.clone(),
+        iam: iam.clone(),
+        usage: usage.clone(),
         host,
         pool: pool.clone(),
         builder: builder.clone(),
@@ -107,7 +126,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             concurrent_builds: settings.concurrent_builds,
             listen_timeout: Duration::from_secs(settings.listen_timeout_seconds),
             terminated_retention: Duration::from_secs(settings.terminated_retention_seconds),
-            memory_quota_mib: settings.memory_quota_mib,
+            quotas: settings.quotas.clone(),
+            quotas_of_accounts: settings.quotas_of_accounts()?,
         },
     };
     let keyring = Arc::new(RwLock::new(secrets.keyring));
@@ -118,11 +138,16 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         .await
         .context("the builder cannot be prepared")?;
 
-    let keys = KeyTable(Arc::new(secrets.access_keys));
-    let s3 = hearth_s3::S3::new(objects, Arc::new(keys.clone()));
+    let guard = Arc::new(Admission::new(
+        Authorizer::new(iam.clone(), Arc::new(Images(service.clone()))),
+        Throttle::new(settings.rates.clone(), settings.rates_of_accounts()),
+        Audit::open(settings.audit.of(&config.data)).context("the audit log cannot be opened")?,
+    ));
+    let s3 = hearth_s3::S3::new(objects, Arc::new(S3Keys(iam.clone())), guard.clone());
     let services = hearth_api::Services {
         control_plane: Arc::new(service.clone()),
-        keys: Arc::new(keys),
+        iam,
+        guard,
         s3: s3_service(s3),
         logs: Arc::new(LogService(LogsService::new(logs))),
     };
@@ -160,8 +185,13 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let _both_ended = tokio::join!(control, gateway);
     pool.stop().await;
     network.stop().await?;
+    usage.flush().await?;
     state.close().await;
     Ok(())
+}
+
+fn days(days: u32) -> Duration {
+    Duration::from_secs(24 * 3600) * days
 }
 
 async fn told_to_stop() -> anyhow::Result<()> {

@@ -1,11 +1,15 @@
 //! The operator's settings. Every one has a default; unknown names are refused.
 
 use std::{
+    collections::{BTreeMap, HashMap},
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
 
 use anyhow::Context;
+use hearth_admission::{AuditConfig, Rates, is_operation};
+use hearth_lifecycle::Quotas;
+use hearth_logs::Limits;
 use serde::Deserialize;
 
 /// All settings, with the data directory.
@@ -49,8 +53,20 @@ pub(crate) struct Settings {
     pub listen_timeout_seconds: u64,
     /// Seconds for which terminated MicroVMs stay readable.
     pub terminated_retention_seconds: u64,
-    /// Baseline memory of all MicroVMs of an account, in MiB.
-    pub memory_quota_mib: u64,
+    /// Roles must have been created before they can be used.
+    pub strict_roles: bool,
+    /// What an account may have; see [`Quotas`].
+    pub quotas: Quotas,
+    /// Calls a second of an account, by operation; 0 is no limit.
+    pub rates: Rates,
+    /// What single accounts may have instead.
+    pub accounts: BTreeMap<String, AccountSettings>,
+    /// The audit log.
+    pub audit: AuditSettings,
+    /// The build and runtime logs.
+    pub logs: LogSettings,
+    /// Days for which usage stays readable.
+    pub usage_retention_days: u32,
     /// Processes started ahead.
     pub pool: PoolSettings,
     /// The guests' network.
@@ -64,6 +80,81 @@ pub(crate) enum AccelerationChoice {
     Auto,
     Kvm,
     Tcg,
+}
+
+/// What an account may have instead of what others may.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct AccountSettings {
+    /// Those named here; the others are as for every account.
+    pub quotas: toml::Table,
+    /// Those named here; the others are as for every account.
+    pub rates: BTreeMap<String, u32>,
+}
+
+/// The audit log.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct AuditSettings {
+    /// How large a file grows.
+    pub file_bytes: u64,
+    /// How many older files are kept.
+    pub older_files: u32,
+}
+
+/// The build and runtime logs.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct LogSettings {
+    /// Days for which a group keeps events when it has no retention of its own; 0 is for ever.
+    pub retention_days: u32,
+    /// How much of its newest events a group keeps.
+    pub group_bytes: u64,
+    /// How much of its newest events a stream keeps.
+    pub stream_bytes: u64,
+}
+
+impl Default for LogSettings {
+    fn default() -> LogSettings {
+        let limits = Limits::default();
+        LogSettings {
+            retention_days: limits.retention_days,
+            group_bytes: limits.group_bytes,
+            stream_bytes: limits.stream_bytes,
+        }
+    }
+}
+
+impl LogSettings {
+    /// As the logs' limits.
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            retention_days: self.retention_days,
+            group_bytes: self.group_bytes,
+            stream_bytes: self.stream_bytes,
+            ..Limits::default()
+        }
+    }
+}
+
+impl AuditSettings {
+    /// The log in a data directory.
+    pub(crate) fn of(&self, data: &Path) -> AuditConfig {
+        AuditConfig {
+            directory: data.join("audit"),
+            file_bytes: self.file_bytes,
+            older_files: self.older_files,
+        }
+    }
+}
+
+impl Default for AuditSettings {
+    fn default() -> AuditSettings {
+        AuditSettings {
+            file_bytes: 64 << 20,
+            older_files: 10,
+        }
+    }
 }
 
 /// Processes started ahead.
@@ -112,7 +203,13 @@ impl Default for Settings {
             builder_vcpus: 2,
             listen_timeout_seconds: 10,
             terminated_retention_seconds: 24 * 3600,
-            memory_quota_mib: 400 * 1024,
+            strict_roles: false,
+            quotas: Quotas::default(),
+            rates: Rates::default(),
+            accounts: BTreeMap::new(),
+            audit: AuditSettings::default(),
+            logs: LogSettings::default(),
+            usage_retention_days: 400,
             pool: PoolSettings::default(),
             network: NetworkSettings::default(),
         }
@@ -186,16 +283,45 @@ impl Config {
 
 impl Settings {
     fn check(&self) -> anyhow::Result<()> {
-        let account_is_good =
-            self.account.len() == 12 && self.account.bytes().all(|byte| byte.is_ascii_digit());
-        anyhow::ensure!(
-            account_is_good,
-            "account {:?} must have twelve digits",
-            self.account
-        );
+        for account in self.accounts.keys().chain([&self.account]) {
+            let is_good = account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit());
+            anyhow::ensure!(is_good, "account {account:?} must have twelve digits");
+        }
+        let of_accounts = self.accounts.values().flat_map(|account| account.rates.keys());
+        for operation in self.rates.0.keys().chain(of_accounts) {
+            anyhow::ensure!(
+                is_operation(operation),
+                "a rate is set for {operation}, which is no operation"
+            );
+        }
+        self.quotas_of_accounts()?;
         anyhow::ensure!(self.concurrent_builds > 0, "concurrent_builds must be at least 1");
         anyhow::ensure!(self.builder_vcpus > 0, "builder_vcpus must be at least 1");
         Ok(())
+    }
+}
+
+impl Settings {
+    /// The rates of accounts that have rates of their own.
+    pub(crate) fn rates_of_accounts(&self) -> HashMap<String, Rates> {
+        let own = |settings: &AccountSettings| self.rates.clone().overridden_by(&settings.rates);
+        self.accounts
+            .iter()
+            .map(|(account, settings)| (account.clone(), own(settings)))
+            .collect()
+    }
+
+    /// The quotas of accounts that have quotas of their own.
+    pub(crate) fn quotas_of_accounts(&self) -> anyhow::Result<HashMap<String, Quotas>> {
+        let own = |(account, settings): (&String, &AccountSettings)| {
+            let mut quotas = toml::Table::try_from(&self.quotas)?;
+            quotas.extend(settings.quotas.clone());
+            let quotas = quotas
+                .try_into()
+                .with_context(|| format!("the quotas of account {account} are wrong"))?;
+            Ok((account.clone(), quotas))
+        };
+        self.accounts.iter().map(own).collect()
     }
 }
 
@@ -218,6 +344,34 @@ mod tests {
         std::fs::write(data.path().join("hearthd.toml"), "memory_quota = 1\n").expect("written");
         let error = format!("{:#}", Config::load(data.path(), None).expect_err("refused"));
         assert!(error.contains("memory_quota"), "{error}");
+    }
+
+    #[test]
+    fn an_account_has_its_own_quotas_and_rates_and_the_rest_of_everybodys() {
+        let text = "[quotas]\nimages = 7\n[rates]\nGetMicrovm = 3\n\
+                    [accounts.111122223333.quotas]\nmemory_mib = 1024\n[accounts.111122223333.rates]\nRunMicrovm = 0\n";
+        let settings: Settings = toml::from_str(text).expect("settings");
+        settings.check().expect("good");
+        let quotas = &settings.quotas_of_accounts().expect("good")["111122223333"];
+        assert_eq!((quotas.images, quotas.memory_mib), (7, 1024));
+        let rates = &settings.rates_of_accounts()["111122223333"].0;
+        assert_eq!(
+            (rates["RunMicrovm"], rates["GetMicrovm"], rates["SuspendMicrovm"]),
+            (0, 3, 2)
+        );
+    }
+
+    #[test]
+    fn rates_and_quotas_of_nothing_are_refused_by_name() {
+        for (text, name) in [
+            ("[rates]\nRunMicroVM = 1\n", "RunMicroVM"),
+            ("[accounts.111122223333.quotas]\nimagse = 1\n", "imagse"),
+            ("[accounts.1]\n", "\"1\""),
+        ] {
+            let settings: Settings = toml::from_str(text).expect("settings");
+            let error = format!("{:#}", settings.check().expect_err("refused"));
+            assert!(error.contains(name), "{error}");
+        }
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! The API's operations: identifiers, business rules, answers. One file a resource.
 
+mod access;
 mod bases;
 mod images;
 mod managed;
 mod microvms;
 mod tags;
 mod tokens;
+mod usage;
 mod versions;
 
 use async_trait::async_trait;
@@ -57,4 +59,11 @@ delegate! {
     list_tags(ListTagsRequest) -> ListTagsResponse;
     import_base(ImportBaseRequest) -> ImportBaseResponse;
     list_bases(ListBasesRequest) -> ListBasesResponse;
+    create_key(CreateKeyRequest) -> CreateKeyResponse;
+    list_keys(ListKeysRequest) -> ListKeysResponse;
+    revoke_key(RevokeKeyRequest) -> RevokeKeyResponse;
+    create_role(CreateRoleRequest) -> CreateRoleResponse;
+    list_roles(ListRolesRequest) -> ListRolesResponse;
+    delete_role(DeleteRoleRequest) -> DeleteRoleResponse;
+    get_usage(GetUsageRequest) -> GetUsageResponse;
 }

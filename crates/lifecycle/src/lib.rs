@@ -21,11 +21,14 @@ mod idempotency;
 pub mod image;
 pub mod microvm;
 mod node;
+mod permissions;
+mod quotas;
 mod service;
 pub mod tiers;
 
 pub use microvm::gate::{GateError, Passage};
 pub use node::{LifecycleConfig, Node};
+pub use quotas::Quotas;
 pub use service::Service;
 
 /// Why the service could not start.

@@ -1,15 +1,20 @@
 //! What every image and MicroVM of this node uses.
 
 use std::{
+    collections::HashMap,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use hearth_builder::Builder;
 use hearth_guest::{Host, Pool};
+use hearth_iam::Iam;
 use hearth_logs::Logs;
 use hearth_state::State;
 use hearth_storage::objects::Objects;
+use hearth_usage::Usage;
+
+use crate::Quotas;
 
 /// Limits and names that the operator chooses.
 #[derive(Debug, Clone)]
@@ -24,8 +29,17 @@ pub struct LifecycleConfig {
     pub listen_timeout: Duration,
     /// How long a terminated MicroVM stays readable.
     pub terminated_retention: Duration,
-    /// Memory of all MicroVMs of an account that are not terminated, baseline, in MiB.
-    pub memory_quota_mib: u64,
+    /// What an account may have.
+    pub quotas: Quotas,
+    /// What single accounts may have instead.
+    pub quotas_of_accounts: HashMap<String, Quotas>,
+}
+
+impl LifecycleConfig {
+    /// What `account` may have.
+    pub(crate) fn quotas(&self, account: &str) -> &Quotas {
+        self.quotas_of_accounts.get(account).unwrap_or(&self.quotas)
+    }
 }
 
 /// The parts that the lifecycle drives.
@@ -36,6 +50,10 @@ pub struct Node {
     pub objects: Objects,
     /// Build and runtime logs.
     pub logs: Logs,
+    /// Keys, and the roles that builds and MicroVMs act for.
+    pub iam: Iam,
+    /// What is used.
+    pub usage: Usage,
     /// Guests.
     pub host: Host,
     /// Processes started ahead.

@@ -27,6 +27,7 @@ use crate::{
     microvm::{
         Message, Microvm, MicrovmRecord,
         gate::{self, GateError, Passage},
+        meter,
         record::Stage,
         task::Task,
     },
@@ -123,6 +124,7 @@ impl Service {
         service.recover(records).await?;
         service.go_on_with_builds().await;
         tokio::spawn(service.clone().keep_house());
+        tokio::spawn(service.clone().keep_meters());
         Ok(service)
     }
 
@@ -137,6 +139,13 @@ impl Service {
     /// Id of the MicroVM whose endpoint this is.
     pub fn find_endpoint(&self, endpoint_id: &str) -> Option<String> {
         locked(&self.inner.endpoints).get(endpoint_id).cloned()
+    }
+
+    /// The ARN of the image that an account's MicroVM was launched from.
+    pub fn image_of(&self, account: &str, microvm_id: &str) -> Option<String> {
+        let microvm = self.microvm(microvm_id)?;
+        let record = microvm.record.borrow();
+        (record.account == account).then(|| record.image_arn.clone())
     }
 
     /// Waits at the gate of a MicroVM.
@@ -334,7 +343,8 @@ impl Service {
             }
         });
         settled.await?;
-        if outcome.is_ok() {
+        if let Ok(made) = &outcome {
+            meter::built(self.node(), &version, made.bytes());
             let directory = self.node().version_directory(&version.image_id, &version.version);
             if let Ok(snapshot) = self.node().host.open_snapshot(&directory) {
                 self.node().pool.refill(&snapshot);

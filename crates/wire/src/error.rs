@@ -55,6 +55,8 @@ error_kinds! {
     Serialization = 400 "SerializationException";
     /// No operation has this method and path.
     UnknownOperation = 404 "UnknownOperationException";
+    /// A policy that cannot be read; sts only.
+    MalformedPolicyDocument = 400 "MalformedPolicyDocumentException";
     /// No action of a query service has this name.
     InvalidAction = 400 "InvalidAction";
     /// The body is larger than the service takes.

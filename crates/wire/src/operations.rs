@@ -165,4 +165,25 @@ operations! {
     /// Our own: lists the container bases.
     ListBases: "GET" "/hearth/v1/bases" => 200,
         list_bases(ListBasesRequest) -> ListBasesResponse, NOTHING;
+    /// Our own: makes an access key.
+    CreateKey: "POST" "/hearth/v1/keys" => 200,
+        create_key(CreateKeyRequest) -> CreateKeyResponse, CREATE_KEY;
+    /// Our own: lists access keys, never their secrets.
+    ListKeys: "GET" "/hearth/v1/keys" => 200,
+        list_keys(ListKeysRequest) -> ListKeysResponse, OF_ACCOUNT;
+    /// Our own: revokes an access key.
+    RevokeKey: "DELETE" "/hearth/v1/keys/{accessKeyId}" => 200,
+        revoke_key(RevokeKeyRequest) -> RevokeKeyResponse, REVOKE_KEY;
+    /// Our own: makes a role.
+    CreateRole: "POST" "/hearth/v1/roles" => 200,
+        create_role(CreateRoleRequest) -> CreateRoleResponse, CREATE_ROLE;
+    /// Our own: lists roles.
+    ListRoles: "GET" "/hearth/v1/roles" => 200,
+        list_roles(ListRolesRequest) -> ListRolesResponse, OF_ACCOUNT;
+    /// Our own: removes a role.
+    DeleteRole: "DELETE" "/hearth/v1/roles/{name}" => 200,
+        delete_role(DeleteRoleRequest) -> DeleteRoleResponse, DELETE_ROLE;
+    /// Our own: what an account has used.
+    GetUsage: "GET" "/hearth/v1/usage" => 200,
+        get_usage(GetUsageRequest) -> GetUsageResponse, GET_USAGE;
 }

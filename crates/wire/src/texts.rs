@@ -42,6 +42,34 @@ pub fn ready_hook_required() -> ApiError {
     )
 }
 
+/// The account has as many images in the region as it may.
+pub fn too_many_images(most: usize) -> ApiError {
+    ApiError::quota(format!(
+        "The maximum number of MicroVM images ({most}) has been reached for this account."
+    ))
+}
+
+/// The image has as many versions as it may.
+pub fn too_many_versions(most: usize) -> ApiError {
+    ApiError::quota(format!(
+        "The maximum number of versions ({most}) has been reached for this MicroVM image."
+    ))
+}
+
+/// The account builds as much at a time as it may.
+pub fn too_many_builds(most: usize) -> ApiError {
+    ApiError::quota(format!(
+        "The maximum number of concurrent builds ({most}) has been reached for this account."
+    ))
+}
+
+/// More environment variables than the account may set.
+pub fn too_many_environment_variables(most: usize) -> ApiError {
+    ApiError::quota(format!(
+        "The maximum number of environment variables ({most}) has been exceeded for this MicroVM image."
+    ))
+}
+
 /// A payload for an image whose run hook is off.
 pub fn run_hook_required() -> ApiError {
     ApiError::validation("The run hook must be enabled in the MicroVM image to pass the run hook payload.")

@@ -7,6 +7,7 @@
     reason = "each member is named, with its unit, as in the service model"
 )]
 
+mod access;
 mod base;
 mod build;
 mod image;
@@ -15,8 +16,10 @@ mod microvm;
 mod specification;
 mod tags;
 mod token;
+mod usage;
 mod version;
 
+pub use access::*;
 pub use base::*;
 pub use build::*;
 pub use image::*;
@@ -25,6 +28,7 @@ pub use microvm::*;
 pub use specification::*;
 pub use tags::*;
 pub use token::*;
+pub use usage::*;
 pub use version::*;
 
 /// A member that is on the wire and always `null` (spec 4.6).

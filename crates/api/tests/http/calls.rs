@@ -101,6 +101,7 @@ async fn every_operation_has_its_route_on_the_one_port() {
         Operation::CreateMicrovmShellAuthToken => r#"{"expirationInMinutes":5}"#,
         Operation::TagResource => r#"{"Tags":{}}"#,
         Operation::ImportBase => r#"{"archiveUri":"s3://b/k","name":"debian:13"}"#,
+        Operation::CreateRole => r#"{"name":"work","policy":"{}"}"#,
         _ => "",
     };
     for operation in Operation::ALL {
@@ -110,6 +111,8 @@ async fn every_operation_has_its_route_on_the_one_port() {
             .replace("{Resource}", &image_arn("demo"))
             .replace("{imageVersion}", "1.0")
             .replace("{buildId}", "b")
+            .replace("{accessKeyId}", "AKIAIOSFODNN7EXAMPLE")
+            .replace("{name}", "work")
             .replace("{microvmIdentifier}", "microvm-1");
         let query = if *operation == Operation::UntagResource {
             "?tagKeys=a"

@@ -43,6 +43,15 @@ impl Service {
         if catalog.image(&arn).is_some() {
             return Err(texts::image_exists(&request.name));
         }
+        let quotas = self.config().quotas(&caller.account_id);
+        let own = catalog
+            .images
+            .values()
+            .filter(|image| image.account == caller.account_id && image.region == caller.region);
+        if own.count() >= quotas.images {
+            return Err(texts::too_many_images(quotas.images));
+        }
+        self.may_build(&catalog, caller, &specification)?;
         let now = Timestamp::now();
         let image = ImageRecord {
             id: uuid::Uuid::new_v4().to_string(),
@@ -82,6 +91,11 @@ impl Service {
             return Ok(updated(image, version));
         }
         policy::may_change(image.state)?;
+        let quotas = self.config().quotas(&caller.account_id);
+        if versions.len() >= quotas.versions_per_image {
+            return Err(texts::too_many_versions(quotas.versions_per_image));
+        }
+        self.may_build(&catalog, caller, &specification)?;
         let now = Timestamp::now();
         let image = ImageRecord {
             state: MicrovmImageState::Updating,
@@ -92,6 +106,33 @@ impl Service {
         let version = first_state(&image, specification, client_token, now);
         self.accept(&mut catalog, image.clone(), version.clone()).await?;
         Ok(updated(&image, &version))
+    }
+
+    /// The account's quotas of everything that is built.
+    fn may_build(
+        &self,
+        catalog: &crate::service::Catalog,
+        caller: &Caller,
+        specification: &ImageSpecification,
+    ) -> Result<(), ApiError> {
+        let quotas = self.config().quotas(&caller.account_id);
+        let variables = specification.environment_variables.as_ref();
+        if variables.is_some_and(|variables| variables.len() > quotas.environment_variables) {
+            return Err(texts::too_many_environment_variables(
+                quotas.environment_variables,
+            ));
+        }
+        let building = catalog.versions.values().filter(|version| {
+            let building = matches!(
+                version.state,
+                MicrovmImageVersionState::Pending | MicrovmImageVersionState::InProgress
+            );
+            building && version.account == caller.account_id
+        });
+        if building.count() >= quotas.concurrent_builds {
+            return Err(texts::too_many_builds(quotas.concurrent_builds));
+        }
+        Ok(())
     }
 
     /// Writes down an image with its new version and starts the build.

@@ -58,7 +58,7 @@ impl Service {
             .filter(|record| record.stage != Stage::Terminated)
             .map(|record| record.memory_mib)
             .sum();
-        if taken + memory_mib > self.config().memory_quota_mib {
+        if taken + memory_mib > self.config().quotas(&caller.account_id).memory_mib {
             return Err(texts::memory_exhausted());
         }
         let directory = self.node().version_directory(&image.id, &version.version);

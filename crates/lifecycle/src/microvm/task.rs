@@ -13,6 +13,7 @@ use tokio::{
 
 use super::{
     gate::GateError,
+    meter,
     output::{Follower, log_of},
     policy::{Decision, Request, decide},
     record::{MicrovmRecord, Stage},
@@ -266,6 +267,8 @@ impl Task {
 
     /// Writes the record down, then shows it.
     pub(super) async fn set(&mut self, stage: Stage) -> Result<(), hearth_state::StateError> {
+        // What has been used until now was used in the stage that ends.
+        meter::advance(&self.node, &self.record, &self.traffic);
         let changed = MicrovmRecord {
             stage,
             ..self.record.clone()

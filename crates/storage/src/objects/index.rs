@@ -16,7 +16,13 @@ const STEPS: [(&str, &str); 1] = [("objects", include_str!("migrations/0001_obje
 /// The migrations. The library's macro for them would compile the whole database engine a second time.
 fn schema() -> Migrator {
     let steps = (1..).zip(STEPS).map(|(version, (name, sql))| {
-        Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+        Migration::new(
+            version,
+            name.into(),
+            MigrationType::Simple,
+            sql.into_sql_str(),
+            false,
+        )
     });
     Migrator::with_migrations(steps.collect())
 }

@@ -233,3 +233,31 @@ pub(crate) const IMPORT_BASE: &[Member] = &[
     Member::new("archiveUri", &NON_BLANK).required(),
     Member::new("name", &NON_BLANK).required(),
 ];
+
+const ACCOUNT: Shape = Shape::matching(12, 12, "[0-9]{12}");
+const PRINCIPAL_NAME: Shape = Shape::matching(1, 64, "[a-zA-Z0-9+=,.@_-]+");
+const POLICY: Shape = Shape::text(1, 10240);
+const OF: Member = Member::query("account", &ACCOUNT);
+
+pub(crate) const OF_ACCOUNT: &[Member] = &[OF];
+pub(crate) const CREATE_KEY: &[Member] = &[
+    Member::new("account", &ACCOUNT),
+    Member::new("userName", &PRINCIPAL_NAME),
+    Member::new("administrator", &Shape::Boolean),
+    Member::new("policy", &POLICY),
+];
+pub(crate) const REVOKE_KEY: &[Member] = &[
+    Member::path("accessKeyId", &Shape::matching(16, 128, "[a-zA-Z0-9]+")),
+    OF,
+];
+pub(crate) const CREATE_ROLE: &[Member] = &[
+    Member::new("account", &ACCOUNT),
+    Member::new("name", &PRINCIPAL_NAME).required(),
+    Member::new("policy", &POLICY).required(),
+];
+pub(crate) const DELETE_ROLE: &[Member] = &[Member::path("name", &PRINCIPAL_NAME), OF];
+pub(crate) const GET_USAGE: &[Member] = &[
+    OF,
+    Member::query("from", &Shape::at_least(0)),
+    Member::query("to", &Shape::at_least(0)),
+];

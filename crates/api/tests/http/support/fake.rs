@@ -198,4 +198,26 @@ fake! {
     list_bases(_request: ListBasesRequest) -> ListBasesResponse {
         Err(texts::memory_exhausted())
     }
+    create_key(request: CreateKeyRequest) -> CreateKeyResponse {
+        let key = KeyItem { account: request.account.unwrap_or_default(), ..Default::default() };
+        Ok(CreateKeyResponse { key, secret_access_key: "secret".into() })
+    }
+    list_keys(_request: ListKeysRequest) -> ListKeysResponse {
+        Ok(ListKeysResponse::default())
+    }
+    revoke_key(_request: RevokeKeyRequest) -> RevokeKeyResponse {
+        Ok(RevokeKeyResponse {})
+    }
+    create_role(request: CreateRoleRequest) -> CreateRoleResponse {
+        Ok(RoleItem { name: request.name, ..Default::default() })
+    }
+    list_roles(_request: ListRolesRequest) -> ListRolesResponse {
+        Ok(ListRolesResponse::default())
+    }
+    delete_role(_request: DeleteRoleRequest) -> DeleteRoleResponse {
+        Ok(DeleteRoleResponse {})
+    }
+    get_usage(_request: GetUsageRequest) -> GetUsageResponse {
+        Ok(GetUsageResponse::default())
+    }
 }
