@@ -1,6 +1,7 @@
 //! Builds every room in order and runs the listeners.
 
 use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::Path,
     sync::{Arc, RwLock},
     time::Duration,
@@ -14,7 +15,8 @@ use hearth_guest::{BaseImage, Host, HostConfig, Pool, pool::PoolConfig};
 use hearth_iam::{Authorizer, Iam};
 use hearth_lifecycle::{LifecycleConfig, Node, Service};
 use hearth_logs::{Logs, LogsService};
-use hearth_network::{Network, NetworkConfig};
+use hearth_metadata::{ApiAccess, Metadata};
+use hearth_network::{API_ADDRESS, Network, NetworkConfig};
 use hearth_state::State;
 use hearth_storage::{disk, objects::Objects};
 use hearth_usage::Usage;
@@ -29,7 +31,7 @@ use crate::{
     adapters::{Endpoints, Images, LogService, S3Keys, s3_service},
     client,
     config::{AccelerationChoice, Config, cidr},
-    lock, secrets,
+    lock, roles, secrets,
 };
 
 /// Runs the daemon until it is told to stop.
@@ -111,6 +113,13 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let logs = Logs::open_with(&config.data.join("logs"), settings.logs.limits()).await?;
     let usage = Usage::open(state.clone(), days(settings.usage_retention_days)).await?;
     let builder = Builder::new(host.clone(), builder_pool, builder_config(&config)?)?;
+    let access = ApiAccess {
+        address: reachable(settings.listen),
+        url: format!("https://{API_ADDRESS}"),
+        ca_pem: authority.ca_pem().to_owned(),
+    };
+    let issuer = roles::Issuer::new(settings.roles.clone());
+    let metadata = Metadata::new(&secrets.metadata_key, Arc::new(issuer), access);
     let node = Node {
         state: state.clone(),
         objects: objects.clone(),
@@ -119,6 +128,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         usage: usage.clone(),
         host,
         pool: pool.clone(),
+        metadata,
         builder: builder.clone(),
         config: LifecycleConfig {
             directory: config.data.clone(),
@@ -128,6 +138,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             terminated_retention: Duration::from_secs(settings.terminated_retention_seconds),
             quotas: settings.quotas.clone(),
             quotas_of_accounts: settings.quotas_of_accounts()?,
+            network: settings.network.map()?,
         },
     };
     let keyring = Arc::new(RwLock::new(secrets.keyring));
@@ -155,6 +166,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         "localhost".into(),
         "127.0.0.1".into(),
         settings.listen.ip().to_string(),
+        API_ADDRESS.to_string(),
     ];
     let control_tls = authority.server_config(&names, &["h2", "http/1.1"])?;
     let endpoint_names = vec![
@@ -202,10 +214,19 @@ async fn told_to_stop() -> anyhow::Result<()> {
     }
 }
 
-async fn bind(address: std::net::SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
+async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address)
         .await
         .with_context(|| format!("cannot listen on {address}. Free it, or set `{setting}` in hearthd.toml"))
+}
+
+/// Where this machine itself reaches a listener.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    match listen.ip() {
+        IpAddr::V4(address) if address.is_unspecified() => (Ipv4Addr::LOCALHOST, listen.port()).into(),
+        IpAddr::V6(address) if address.is_unspecified() => (Ipv6Addr::LOCALHOST, listen.port()).into(),
+        _ => listen,
+    }
 }
 
 /// The driver, with KVM where it passes the probe.

@@ -8,8 +8,10 @@ use std::{
 
 use anyhow::Context;
 use hearth_admission::{AuditConfig, Rates, is_operation};
-use hearth_lifecycle::Quotas;
+use hearth_lifecycle::{NetworkMap, Quotas};
 use hearth_logs::Limits;
+use hearth_network::{Allowed, Destination, Protocol};
+use hearth_wire::Sensitive;
 use serde::Deserialize;
 
 /// All settings, with the data directory.
@@ -67,6 +69,8 @@ pub(crate) struct Settings {
     pub logs: LogSettings,
     /// Days for which usage stays readable.
     pub usage_retention_days: u32,
+    /// Credentials that guests with a role get instead of this service's own, by the role's ARN.
+    pub roles: BTreeMap<String, RoleSettings>,
     /// Processes started ahead.
     pub pool: PoolSettings,
     /// The guests' network.
@@ -183,6 +187,57 @@ pub(crate) struct NetworkSettings {
     pub allow: Vec<String>,
     /// Interfaces towards the Internet; those of the default routes when empty.
     pub uplinks: Vec<String>,
+    /// What the subnets of network connectors are on this node.
+    pub subnets: BTreeMap<String, SubnetSettings>,
+    /// What the security groups of network connectors are on this node.
+    pub security_groups: BTreeMap<String, SecurityGroupSettings>,
+}
+
+/// Keys of a role that some other service knows.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RoleSettings {
+    pub access_key_id: String,
+    pub secret_access_key: Sensitive,
+    /// Of temporary keys.
+    #[serde(default)]
+    pub session_token: Sensitive,
+}
+
+/// A subnet.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SubnetSettings {
+    /// Address ranges it reaches, e.g. `10.1.0.0/16`.
+    pub ranges: Vec<String>,
+}
+
+/// A security group.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SecurityGroupSettings {
+    /// Destinations it allows.
+    pub allow: Vec<AllowSettings>,
+}
+
+/// Destinations that are allowed.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AllowSettings {
+    /// An address range such as `10.1.0.0/16`, or a host name such as `api.example.com` or `*.example.com`.
+    pub to: String,
+    /// Both when absent.
+    pub protocol: Option<ProtocolSetting>,
+    /// One port or a range such as `8000-8999`; all when absent.
+    pub ports: Option<String>,
+}
+
+/// A transport protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ProtocolSetting {
+    Tcp,
+    Udp,
 }
 
 impl Default for Settings {
@@ -210,6 +265,7 @@ impl Default for Settings {
             audit: AuditSettings::default(),
             logs: LogSettings::default(),
             usage_retention_days: 400,
+            roles: BTreeMap::new(),
             pool: PoolSettings::default(),
             network: NetworkSettings::default(),
         }
@@ -234,6 +290,8 @@ impl Default for NetworkSettings {
             resolvers: Vec::new(),
             allow: Vec::new(),
             uplinks: Vec::new(),
+            subnets: BTreeMap::new(),
+            security_groups: BTreeMap::new(),
         }
     }
 }
@@ -281,6 +339,58 @@ impl Config {
     }
 }
 
+impl NetworkSettings {
+    /// What subnets and security groups mean on this node.
+    pub(crate) fn map(&self) -> anyhow::Result<NetworkMap> {
+        let mut map = NetworkMap::default();
+        for (id, subnet) in &self.subnets {
+            let ranges = subnet.ranges.iter().map(|text| text.parse());
+            let ranges = ranges
+                .collect::<Result<_, _>>()
+                .with_context(|| format!("network.subnets.{id} is wrong"))?;
+            map.subnets.insert(id.clone(), ranges);
+        }
+        for (id, group) in &self.security_groups {
+            let allowed = group.allow.iter().map(AllowSettings::read);
+            let allowed = allowed
+                .collect::<anyhow::Result<_>>()
+                .with_context(|| format!("network.security_groups.{id} is wrong"))?;
+            map.security_groups.insert(id.clone(), allowed);
+        }
+        Ok(map)
+    }
+}
+
+impl AllowSettings {
+    fn read(&self) -> anyhow::Result<Allowed> {
+        let destination = if self.to.contains('/') {
+            Destination::Range(self.to.parse()?)
+        } else {
+            Destination::Name(self.to.parse()?)
+        };
+        let ports = || {
+            let Some(text) = &self.ports else {
+                return Some(0..=u16::MAX);
+            };
+            let (first, last) = text.split_once('-').unwrap_or((text, text));
+            let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+            (first <= last).then_some(first..=last)
+        };
+        let ports = ports().with_context(|| {
+            let given = self.ports.as_deref().unwrap_or_default();
+            format!("{given:?} is neither a port nor a range of ports such as 8000-8999")
+        })?;
+        Ok(Allowed {
+            destination,
+            protocol: self.protocol.map(|protocol| match protocol {
+                ProtocolSetting::Tcp => Protocol::Tcp,
+                ProtocolSetting::Udp => Protocol::Udp,
+            }),
+            ports,
+        })
+    }
+}
+
 impl Settings {
     fn check(&self) -> anyhow::Result<()> {
         for account in self.accounts.keys().chain([&self.account]) {
@@ -295,6 +405,7 @@ impl Settings {
             );
         }
         self.quotas_of_accounts()?;
+        self.network.map()?;
         anyhow::ensure!(self.concurrent_builds > 0, "concurrent_builds must be at least 1");
         anyhow::ensure!(self.builder_vcpus > 0, "builder_vcpus must be at least 1");
         Ok(())
@@ -381,6 +492,43 @@ mod tests {
         assert_eq!(config.shown_endpoint_domain(), "microvm.localhost");
         config.settings.endpoint_listen.set_port(8443);
         assert_eq!(config.shown_endpoint_domain(), "microvm.localhost:8443");
+    }
+
+    #[test]
+    fn subnets_and_security_groups_are_read_or_refused_by_name() {
+        let load = |text: &str| {
+            let data = tempfile::tempdir().expect("temp dir");
+            std::fs::write(data.path().join("hearthd.toml"), text).expect("written");
+            Config::load(data.path(), None)
+                .map(|config| config.settings.network.map().expect("checked"))
+                .map_err(|error| format!("{error:#}"))
+        };
+        let map = load(
+            "[network.subnets.subnet-a]\nranges = ['10.1.0.0/16']\n\
+             [network.security_groups.sg-a]\n\
+             allow = [{ to = '*.example.com', protocol = 'tcp', ports = '443' }, { to = '10.1.0.0/24' }]\n",
+        )
+        .expect("good");
+        assert_eq!(map.subnets["subnet-a"].len(), 1);
+        assert_eq!(map.security_groups["sg-a"][0].ports, 443..=443);
+        assert_eq!(map.security_groups["sg-a"][1].ports, 0..=65535);
+        for (text, told) in [
+            (
+                "[network.subnets.subnet-a]\nranges = ['169.254.0.0/16']\n",
+                "never",
+            ),
+            (
+                "[network.security_groups.sg-a]\nallow = [{ to = '10.0.0.0/8', ports = '9-8' }]\n",
+                "9-8",
+            ),
+            (
+                "[network.security_groups.sg-a]\nallow = [{ to = 'a b' }]\n",
+                "sg-a",
+            ),
+        ] {
+            let error = load(text).expect_err(text);
+            assert!(error.contains(told), "{error}");
+        }
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub(crate) struct Secrets {
     pub keyring: Keyring,
     pub page_key: PageKey,
     pub session_key: SessionKey,
+    /// Binds metadata tokens to their guests.
+    pub metadata_key: Vec<u8>,
 }
 
 /// Reads the secrets, making those that are missing.
@@ -32,7 +34,9 @@ pub(crate) async fn load(state: &State) -> anyhow::Result<Secrets> {
     .await?;
     let page_key = setting(state, &settings, "page-key", || Ok(random::<32>()?.to_vec())).await?;
     let session_key = setting(state, &settings, "session-key", || Ok(random::<32>()?.to_vec())).await?;
+    let metadata_key = setting(state, &settings, "metadata-key", || Ok(random::<32>()?.to_vec())).await?;
     Ok(Secrets {
+        metadata_key,
         keyring: Keyring::from_bytes(&keyring).context("the keys of the endpoint tokens cannot be read")?,
         page_key: PageKey::new(&page_key),
         session_key: SessionKey::new(&session_key)?,

@@ -2,6 +2,7 @@
 
 mod access;
 mod bases;
+pub(crate) mod connectors;
 mod images;
 mod managed;
 mod microvms;
@@ -57,6 +58,12 @@ delegate! {
     tag_resource(TagResourceRequest) -> TagResourceResponse;
     untag_resource(UntagResourceRequest) -> UntagResourceResponse;
     list_tags(ListTagsRequest) -> ListTagsResponse;
+    create_network_connector(CreateNetworkConnectorRequest) -> CreateNetworkConnectorResponse;
+    get_network_connector(GetNetworkConnectorRequest) -> GetNetworkConnectorResponse;
+    list_network_connectors(ListNetworkConnectorsRequest) -> ListNetworkConnectorsResponse;
+    update_network_connector(UpdateNetworkConnectorRequest) -> UpdateNetworkConnectorResponse;
+    delete_network_connector(DeleteNetworkConnectorRequest) -> DeleteNetworkConnectorResponse;
+    list_network_connector_versions(ListNetworkConnectorVersionsRequest) -> ListNetworkConnectorVersionsResponse;
     import_base(ImportBaseRequest) -> ImportBaseResponse;
     list_bases(ListBasesRequest) -> ListBasesResponse;
     create_key(CreateKeyRequest) -> CreateKeyResponse;

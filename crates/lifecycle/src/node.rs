@@ -2,6 +2,8 @@
 
 use std::{
     collections::HashMap,
+    io,
+    net::SocketAddrV4,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -10,11 +12,13 @@ use hearth_builder::Builder;
 use hearth_guest::{Host, Pool};
 use hearth_iam::Iam;
 use hearth_logs::Logs;
+use hearth_metadata::{Listeners, Metadata, Serving, Subject};
+use hearth_network::{API_ADDRESS, API_PORT, METADATA_ADDRESS, METADATA_PORT, Slot};
 use hearth_state::State;
 use hearth_storage::objects::Objects;
 use hearth_usage::Usage;
 
-use crate::Quotas;
+use crate::{Quotas, connector::NetworkMap};
 
 /// Limits and names that the operator chooses.
 #[derive(Debug, Clone)]
@@ -29,6 +33,8 @@ pub struct LifecycleConfig {
     pub listen_timeout: Duration,
     /// How long a terminated MicroVM stays readable.
     pub terminated_retention: Duration,
+    /// What subnets and security groups mean.
+    pub network: NetworkMap,
     /// What an account may have.
     pub quotas: Quotas,
     /// What single accounts may have instead.
@@ -58,6 +64,8 @@ pub struct Node {
     pub host: Host,
     /// Processes started ahead.
     pub pool: Pool,
+    /// Tells guests who they are.
+    pub metadata: Metadata,
     /// Builds root disks.
     pub builder: Builder,
     /// Limits and names.
@@ -65,6 +73,25 @@ pub struct Node {
 }
 
 impl Node {
+    /// Serves a guest's metadata in its slot. A guest for which it cannot be served runs without it.
+    pub(crate) fn serve_metadata(&self, slot: &Slot, subject: Subject) -> Option<Serving> {
+        let listen = |address, port| slot.listen(SocketAddrV4::new(address, port));
+        let listeners = || -> io::Result<Listeners> {
+            let api = subject.role_arn.as_ref().map(|_| listen(API_ADDRESS, API_PORT));
+            Ok(Listeners {
+                metadata: listen(METADATA_ADDRESS, METADATA_PORT)?,
+                api: api.transpose()?,
+            })
+        };
+        match listeners() {
+            Ok(listeners) => Some(self.metadata.serve(listeners, subject)),
+            Err(error) => {
+                tracing::error!(guest = subject.id, %error, "a guest has no metadata service");
+                None
+            }
+        }
+    }
+
     /// Directory of an image's versions.
     pub(crate) fn image_directory(&self, image_id: &str) -> PathBuf {
         self.config.directory.join("images").join(image_id)

@@ -10,6 +10,8 @@ pub struct Quotas {
     pub memory_mib: u64,
     /// Images in each region.
     pub images: usize,
+    /// Network connectors in each region.
+    pub network_connectors: usize,
     /// Versions of each image.
     pub versions_per_image: usize,
     /// Versions that are being built or wait for it.
@@ -23,6 +25,7 @@ impl Default for Quotas {
         Quotas {
             memory_mib: 400 * 1024,
             images: 100,
+            network_connectors: 100,
             versions_per_image: 50,
             concurrent_builds: 5,
             environment_variables: 100,

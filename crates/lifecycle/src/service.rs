@@ -12,7 +12,7 @@ use hearth_storage::{disk, durable};
 use hearth_token::Keyring;
 use hearth_vmm::driver::Execution;
 use hearth_wire::{
-    ApiError, Timestamp,
+    ApiError, Caller, Timestamp,
     enums::{BuildState, MicrovmImageState, MicrovmImageVersionState, MicrovmImageVersionStatus},
     page::PageKey,
 };
@@ -20,6 +20,7 @@ use tokio::sync::{Mutex as AsyncMutex, Semaphore, oneshot};
 
 use crate::{
     LifecycleError,
+    connector::record::ConnectorRecord,
     image::{
         record::{ImageRecord, VersionRecord},
         task,
@@ -58,11 +59,12 @@ pub(crate) struct Inner {
     started_at: Timestamp,
 }
 
-/// Images by id, versions by key.
+/// Images and connectors by id, versions by key.
 #[derive(Default)]
 pub(crate) struct Catalog {
     pub images: HashMap<String, ImageRecord>,
     pub versions: HashMap<String, VersionRecord>,
+    pub connectors: HashMap<String, ConnectorRecord>,
 }
 
 impl Catalog {
@@ -71,6 +73,14 @@ impl Catalog {
         self.images.values().find(|image| {
             image.name == arn.name && image.account == arn.account && image.region == arn.region
         })
+    }
+
+    /// The caller's connectors.
+    pub(crate) fn connectors_of(&self, caller: &Caller) -> impl Iterator<Item = &ConnectorRecord> {
+        let (account, region) = (caller.account_id.clone(), caller.region.clone());
+        self.connectors
+            .values()
+            .filter(move |connector| connector.account == account && connector.region == region)
     }
 
     /// An image's versions, newest first.
@@ -104,6 +114,9 @@ impl Service {
         }
         for version in node.state.all::<VersionRecord>(Table::Versions).await? {
             catalog.versions.insert(version.key(), version);
+        }
+        for connector in node.state.all::<ConnectorRecord>(Table::Connectors).await? {
+            catalog.connectors.insert(connector.id.clone(), connector);
         }
         let bases = node.state.all(Table::Bases).await?;
         let records = node.state.all::<MicrovmRecord>(Table::Microvms).await?;
@@ -221,7 +234,8 @@ impl Service {
         let host = &self.node().host;
         let found = match &record.guest {
             Some(guest) if !matches!(record.stage, Stage::Terminated | Stage::Suspended) => {
-                host.adopt(guest).await?
+                let egress = self.config().network.egress(&record.ways);
+                host.adopt(guest, egress).await?
             }
             _ => None,
         };
@@ -261,6 +275,9 @@ impl Service {
 
     async fn go_on_with_builds(&self) {
         let catalog = self.inner.catalog.lock().await;
+        for id in catalog.connectors.keys() {
+            self.settle_connector(id.clone());
+        }
         for version in catalog.versions.values() {
             match version.state {
                 MicrovmImageVersionState::Pending | MicrovmImageVersionState::InProgress => {

@@ -43,6 +43,8 @@ pub enum Table {
     Versions,
     /// MicroVMs.
     Microvms,
+    /// Network connectors with their versions.
+    Connectors,
     /// Container bases.
     Bases,
     /// Access keys.
@@ -61,6 +63,7 @@ impl Table {
             Table::Images => "images",
             Table::Versions => "versions",
             Table::Microvms => "microvms",
+            Table::Connectors => "connectors",
             Table::Bases => "bases",
             Table::AccessKeys => "access_keys",
             Table::Roles => "roles",
@@ -95,6 +98,7 @@ impl Table {
             Table::Images => of!("images"),
             Table::Versions => of!("versions"),
             Table::Microvms => of!("microvms"),
+            Table::Connectors => of!("connectors"),
             Table::Bases => of!("bases"),
             Table::AccessKeys => of!("access_keys"),
             Table::Roles => of!("roles"),

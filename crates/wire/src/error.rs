@@ -49,6 +49,8 @@ error_kinds! {
     TooManyRequests = 429 "TooManyRequestsException";
     /// As [`ErrorKind::InternalServer`], for tags and lambda-core.
     Service = 500 "ServiceException";
+    /// As [`ErrorKind::ResourceNotFound`], for lambda-core.
+    ConnectorNotFound = 404 "ResourceNotFoundException";
     /// The account has too many connectors; lambda-core only.
     NetworkConnectorLimitExceeded = 400 "NetworkConnectorLimitExceededException";
     /// The body cannot be read as the request's type.
@@ -204,6 +206,7 @@ impl ApiError {
             ErrorKind::InvalidParameterValue
             | ErrorKind::ResourceConflict
             | ErrorKind::TooManyRequests
+            | ErrorKind::ConnectorNotFound
             | ErrorKind::NetworkConnectorLimitExceeded => {
                 body.insert("Type".to_owned(), json!("User"));
             }
@@ -219,6 +222,8 @@ impl ApiError {
     const fn message_member(&self) -> &'static str {
         match self.kind {
             ErrorKind::AccessDenied | ErrorKind::Serialization | ErrorKind::UnknownOperation => "Message",
+            // As in the service model of lambda-core.
+            ErrorKind::ConnectorNotFound | ErrorKind::Service => "Message",
             _ => "message",
         }
     }
@@ -259,6 +264,10 @@ mod tests {
             (
                 ApiError::new(ErrorKind::InvalidParameterValue, "m"),
                 json!({"Type": "User", "message": "m"}),
+            ),
+            (
+                ApiError::new(ErrorKind::ConnectorNotFound, "m"),
+                json!({"Type": "User", "Message": "m"}),
             ),
             (ApiError::silent(ErrorKind::Validation), json!({"message": null})),
         ];

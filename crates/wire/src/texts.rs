@@ -205,3 +205,41 @@ pub fn invalid_next_token() -> ApiError {
 pub fn invalid_arn(value: &str) -> ApiError {
     ApiError::validation(format!("Invalid ARN format: {value}"))
 }
+
+/// A connector that does not exist, where lambda-core is asked (spec 4.7).
+pub fn connector_not_found(identifier: impl Display) -> ApiError {
+    ApiError::new(
+        ErrorKind::ConnectorNotFound,
+        format!("Network connector not found for: {identifier}"),
+    )
+}
+
+/// A member that the model calls optional and the service wants (spec 4.7).
+pub fn connector_member_required(text: &'static str) -> ApiError {
+    ApiError::new(ErrorKind::InvalidParameterValue, text)
+}
+
+/// The name of a connector is taken.
+pub fn connector_exists(arn: impl Display) -> ApiError {
+    ApiError::new(
+        ErrorKind::ResourceConflict,
+        format!("Network connector already exists: {arn}"),
+    )
+}
+
+/// A connector that is being created, changed or deleted.
+pub fn connector_busy(arn: impl Display) -> ApiError {
+    ApiError::new(
+        ErrorKind::ResourceConflict,
+        format!(
+            "The operation cannot be performed at this time. An update is in progress for resource: {arn}"
+        ),
+    )
+}
+
+/// A connector that MicroVMs and images cannot use now.
+pub fn connector_not_usable(arn: impl Display) -> ApiError {
+    ApiError::validation(format!(
+        "Network connector {arn} cannot be used: it must be in state ACTIVE and associated with MicroVm"
+    ))
+}

@@ -10,6 +10,7 @@
 mod access;
 mod base;
 mod build;
+mod connector;
 mod image;
 mod managed;
 mod microvm;
@@ -22,6 +23,7 @@ mod version;
 pub use access::*;
 pub use base::*;
 pub use build::*;
+pub use connector::*;
 pub use image::*;
 pub use managed::*;
 pub use microvm::*;

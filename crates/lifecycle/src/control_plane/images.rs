@@ -7,9 +7,10 @@ use hearth_wire::{
     types::*,
 };
 
-use super::internal;
+use super::{connectors, internal};
 use crate::{
     Service,
+    connector::record::Way,
     idempotency::ClientToken,
     image::{
         policy,
@@ -52,6 +53,7 @@ impl Service {
             return Err(texts::too_many_images(quotas.images));
         }
         self.may_build(&catalog, caller, &specification)?;
+        let ways = ways_of(&catalog, caller, &specification)?;
         let now = Timestamp::now();
         let image = ImageRecord {
             id: uuid::Uuid::new_v4().to_string(),
@@ -68,7 +70,7 @@ impl Service {
             updated_at: now,
             client_token,
         };
-        let version = first_state(&image, specification, None, now);
+        let version = first_state(&image, specification, ways, None, now);
         self.accept(&mut catalog, image.clone(), version.clone()).await?;
         Ok(created(&image, &version))
     }
@@ -96,6 +98,7 @@ impl Service {
             return Err(texts::too_many_versions(quotas.versions_per_image));
         }
         self.may_build(&catalog, caller, &specification)?;
+        let ways = ways_of(&catalog, caller, &specification)?;
         let now = Timestamp::now();
         let image = ImageRecord {
             state: MicrovmImageState::Updating,
@@ -103,7 +106,7 @@ impl Service {
             updated_at: now,
             ..image.clone()
         };
-        let version = first_state(&image, specification, client_token, now);
+        let version = first_state(&image, specification, ways, client_token, now);
         self.accept(&mut catalog, image.clone(), version.clone()).await?;
         Ok(updated(&image, &version))
     }
@@ -235,10 +238,21 @@ impl Service {
     }
 }
 
+/// What the build may reach.
+fn ways_of(
+    catalog: &crate::service::Catalog,
+    caller: &Caller,
+    specification: &ImageSpecification,
+) -> Result<Vec<Way>, ApiError> {
+    let connectors = specification.egress_network_connectors.as_deref();
+    connectors::ways(catalog, caller, connectors.unwrap_or_default())
+}
+
 /// A version whose build has not begun.
 fn first_state(
     image: &ImageRecord,
     specification: ImageSpecification,
+    ways: Vec<Way>,
     client_token: Option<ClientToken>,
     now: Timestamp,
 ) -> VersionRecord {
@@ -249,6 +263,7 @@ fn first_state(
         version: format!("{}.0", image.versions_made),
         number: image.versions_made,
         specification,
+        ways,
         state: MicrovmImageVersionState::Pending,
         status: MicrovmImageVersionStatus::Inactive,
         created_at: now,

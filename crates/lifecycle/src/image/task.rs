@@ -5,6 +5,7 @@ use std::path::Path;
 use hearth_builder::{Build, BuildError, ContainerConfig};
 use hearth_guest::snapshot::root_path;
 use hearth_logs::LogWriter;
+use hearth_metadata::Subject;
 use hearth_storage::{disk, durable};
 use hearth_wire::{
     Timestamp,
@@ -123,7 +124,16 @@ async fn build_in(
     fetch(node, image, specification, &context).await?;
     let cache_key = version.image_id.as_str();
     let root_disk = root_path(directory);
+    let surroundings = snapshot::Surroundings {
+        egress: node.config.network.egress(&version.ways),
+        subject: Subject {
+            id: format!("build-{}", version.build.id),
+            region: image.region.clone(),
+            role_arn: Some(specification.build_role_arn.clone()),
+        },
+    };
     let request = Build {
+        egress: &surroundings.egress,
         cache_key,
         context: &context,
         limit_bytes: tier.disk_bytes,
@@ -152,15 +162,23 @@ async fn build_in(
     let application = application::of(&container, specification, image, &version.version);
     let hooks = specification.hooks.as_ref();
     let application_log = open_log(node, image, version, &version.version).await;
-    let made = snapshot::take(node, directory, tier, application, hooks, application_log)
-        .await
-        .map_err(|error| with_sizes(error, &sizes))?;
+    let made = snapshot::take(
+        node,
+        directory,
+        tier,
+        &surroundings,
+        application,
+        hooks,
+        application_log,
+    )
+    .await
+    .map_err(|error| with_sizes(error, &sizes))?;
     sizes.memory_snapshot_size_in_bytes =
         Some(disk::allocated_bytes(&made.memory()).map_err(Failed::node)? as i64);
     sizes.disk_snapshot_size_in_bytes =
         Some(disk::allocated_bytes(&made.scratch()).map_err(Failed::node)? as i64);
     let validate_log = open_log(node, image, version, &version.version).await;
-    snapshot::validate(node, &made, hooks, validate_log)
+    snapshot::validate(node, &made, &surroundings, hooks, validate_log)
         .await
         .map_err(|error| with_sizes(error, &sizes))?;
     Ok(Made { container, sizes })

@@ -73,10 +73,12 @@ impl Task {
             idle.discard().await;
             return Err(GuestError::io("cloning the scratch disk")(error).into());
         }
+        self.serve_metadata(idle.slot());
         let guest = idle
             .restore(&Restore {
                 disks: vec![Some(scratch)],
                 suspended: None,
+                egress: self.egress(),
             })
             .await?;
         self.guest = Some(guest.clone());
@@ -146,7 +148,9 @@ impl Task {
         let parts = Restore {
             disks: vec![Some(scratch_of(&directory))],
             suspended: Some(suspended.clone()),
+            egress: self.egress(),
         };
+        self.serve_metadata(idle.slot());
         let guest = idle.restore(&parts).await?;
         self.guest = Some(guest.clone());
         meter::read(&self.node, &self.record, &meter::suspend_files(&suspended));

@@ -192,6 +192,29 @@ fake! {
     list_tags(_request: ListTagsRequest) -> ListTagsResponse {
         Ok(ListTagsResponse::default())
     }
+    create_network_connector(request: CreateNetworkConnectorRequest) -> CreateNetworkConnectorResponse {
+        Ok(NetworkConnector {
+            name: request.name,
+            last_modified: Some(Timestamp::from_millis(1_785_000_000_123)),
+            ..NetworkConnector::default()
+        })
+    }
+    get_network_connector(request: GetNetworkConnectorRequest) -> GetNetworkConnectorResponse {
+        Err(texts::connector_not_found(&request.identifier))
+    }
+    list_network_connectors(_request: ListNetworkConnectorsRequest) -> ListNetworkConnectorsResponse {
+        Ok(ListNetworkConnectorsResponse::default())
+    }
+    update_network_connector(request: UpdateNetworkConnectorRequest) -> UpdateNetworkConnectorResponse {
+        Ok(NetworkConnector { id: request.identifier, ..NetworkConnector::default() })
+    }
+    delete_network_connector(request: DeleteNetworkConnectorRequest) -> DeleteNetworkConnectorResponse {
+        Ok(NetworkConnector { id: request.identifier, ..NetworkConnector::default() })
+    }
+    list_network_connector_versions(_request: ListNetworkConnectorVersionsRequest)
+        -> ListNetworkConnectorVersionsResponse {
+        Ok(ListNetworkConnectorVersionsResponse::default())
+    }
     import_base(request: ImportBaseRequest) -> ImportBaseResponse {
         Ok(ImportBaseResponse { name: request.name, digest: None })
     }
