@@ -93,6 +93,10 @@ def call(service, method, path, body=b"", **more):
 '''
 
 
+def role_arn(hearth, name):
+    return f"arn:aws:iam::{hearth.account()}:role/{name}"
+
+
 def value(vm, code):
     """The value of an expression in the guest."""
     answer = vm.python(f"__import__('json').dumps({code})")
@@ -111,7 +115,7 @@ def world(hearth, image):
     path.write_text(plain.replace("[network]\n", resolvers))
     try:
         key = hearth.settings
-        keys = (f'[roles."arn:aws:iam::{hearth.account()}:role/execution"]\naccess_key_id = "{key["accessKeyId"]}"\n'
+        keys = (f'[roles."{role_arn(hearth, "elsewhere")}"]\naccess_key_id = "{key["accessKeyId"]}"\n'
                 f'secret_access_key = "{key["secretAccessKey"]}"\n')
         with private.network(), private.settings(hearth, keys + SETTINGS):
             yield hearth
@@ -125,9 +129,17 @@ def core(world):
     return world.client("lambda-core")
 
 
-@pytest.fixture
-def role(hearth):
-    return f"arn:aws:iam::{hearth.account()}:role/execution"
+@pytest.fixture(scope="module")
+def role(hearth, tmp_path_factory):
+    """A role that may do what the tests do, and no more."""
+    policy = tmp_path_factory.mktemp("policy") / "execution.json"
+    policy.write_text(json.dumps({"Version": "2012-10-17", "Statement": [
+        {"Effect": "Allow", "Action": "s3:*", "Resource": ["arn:aws:s3:::test-artifacts", "arn:aws:s3:::test-artifacts/*"]},
+        {"Effect": "Allow", "Action": "logs:*", "Resource": "*"},
+    ]}))
+    hearth.cli("roles", "create", "execution", "--policy", str(policy))
+    yield role_arn(hearth, "execution")
+    hearth.cli("roles", "rm", "execution")
 
 
 @pytest.fixture
@@ -195,12 +207,24 @@ def test_checklist_103_credentials_of_the_role_work_against_s3_and_logs_and_are_
     status, body = value(vm, "call('logs', 'POST', '/', b'{}', x_amz_target='Logs_20140328.DescribeLogGroups', "
                              "content_type='application/x-amz-json-1.1')")
     assert status == 200 and "logGroups" in json.loads(body)
+    # The keys are the role's, whose policy does not speak of MicroVMs.
+    assert value(vm, "call('lambda', 'GET', '/2025-09-09/microvms')")[0] == 403
 
     vm.suspend()
     vm.resume()
     again = value(vm, "credentials()")
     assert again["Expiration"] >= keys["Expiration"] and again["LastUpdated"] > keys["LastUpdated"]
     assert value(vm, "call('s3', 'GET', '/test-artifacts/for-the-guest')")[0] == 200
+
+
+def test_keys_that_the_settings_name_for_a_role_are_the_guests(world, image):
+    vm = world.run(image, executionRoleArn=role_arn(world, "elsewhere"))
+    try:
+        vm.python(HELPERS + CLIENT)
+        assert value(vm, "credentials()")["AccessKeyId"] == world.settings["accessKeyId"]
+        assert value(vm, "call('lambda', 'GET', '/2025-09-09/microvms')")[0] == 200
+    finally:
+        vm.terminate()
 
 
 def test_checklist_104_udp_to_a_public_resolver_is_dropped(microvm):
@@ -310,7 +334,7 @@ def test_a_connector_whose_group_allows_nothing_isolates(world, image, core):
         remove(core, made["Id"])
 
 
-def test_an_images_connector_and_build_role_are_those_of_its_build(world, core):
+def test_an_images_connector_and_build_role_are_those_of_its_build(world, core, role):
     made = create(world, core, ["subnet-out"], ["sg-one"])
     await_state(core, made["Id"], "ACTIVE")
     reach = f"import socket; socket.create_connection(('{SERVER}', %s), timeout=20); print('RUN reached', %s)"
@@ -333,7 +357,6 @@ def test_an_images_connector_and_build_role_are_those_of_its_build(world, core):
         packed.writestr("application.py", application)
     world.upload("for-the-build", b"fetched")
     uri = world.upload("build.zip", buffer.getvalue())
-    role = f"arn:aws:iam::{world.account()}:role/execution"
     world.create_image("surrounded", uri, egressNetworkConnectors=[made["Arn"]], buildRoleArn=role)
     try:
         image = world.await_image("surrounded", 600)

@@ -118,7 +118,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         url: format!("https://{API_ADDRESS}"),
         ca_pem: authority.ca_pem().to_owned(),
     };
-    let issuer = roles::Issuer::new(settings.roles.clone());
+    let issuer = roles::Issuer::new(settings.roles.clone(), iam.clone());
     let metadata = Metadata::new(&secrets.metadata_key, Arc::new(issuer), access);
     let node = Node {
         state: state.clone(),

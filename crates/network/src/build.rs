@@ -94,8 +94,11 @@ pub(crate) fn adopt(config: &NetworkConfig, name: &str, egress: &Egress) -> Resu
     namespace
         .enter()
         .during(|| format!("entering the namespace {name}"))?;
-    // The rules of this daemon's version and configuration; connections stay, since conntrack is not touched.
-    nft::apply(&rules::namespace(config, egress))?;
+    // The rules of this daemon's version and configuration; connections stay, since conntrack is not touched. What is
+    // the same already stays, too: with it the addresses of names that the guest knows.
+    if !nft::has_chain("guest", &rules::namespace_mark(config, egress))? {
+        nft::apply(&rules::namespace(config, egress))?;
+    }
     Ok(Built {
         sockets: Sockets::bind()?,
         namespace,

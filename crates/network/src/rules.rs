@@ -137,8 +137,23 @@ fn accept(rule: &Allowed, names: &std::collections::BTreeMap<crate::NamePattern,
     })
 }
 
-/// The whole rule set of a slot's namespace.
+/// The whole rule set of a slot's namespace, with an empty chain by whose name the very same rules are known again
+/// ([`mark`]).
 pub(crate) fn namespace(config: &NetworkConfig, egress: &Egress) -> String {
+    let rules = unmarked(config, egress);
+    format!("{rules}add chain ip guest {}\n", mark(&rules))
+}
+
+/// The chain that tells whether a namespace has exactly these rules.
+pub(crate) fn namespace_mark(config: &NetworkConfig, egress: &Egress) -> String {
+    mark(&unmarked(config, egress))
+}
+
+fn mark(rules: &str) -> String {
+    format!("rules_{:08x}", crc32fast::hash(rules.as_bytes()))
+}
+
+fn unmarked(config: &NetworkConfig, egress: &Egress) -> String {
     let guest = Ipv4Addr::from(GUEST_ADDRESS);
     let gateway = Ipv4Addr::from(GATEWAY_ADDRESS);
     let sets = sets(config);

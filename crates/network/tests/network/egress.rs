@@ -280,6 +280,35 @@ fn a_name_rule_opens_what_the_resolver_answers() {
 }
 
 #[test]
+fn the_addresses_of_known_names_survive_the_daemon() {
+    on_a_machine(|| async {
+        let config = || NetworkConfig {
+            resolvers: vec![(SERVER.parse::<Ipv4Addr>().expect("an address"), 53).into()],
+            ..config("hearth", 65)
+        };
+        name_server();
+        let egress = within(&["0.0.0.0/0"], Some(vec![to_name("allowed.example")]));
+        let server = echo_server(SERVER);
+        let (name, mut guest) = {
+            let network = Network::start(config()).await.expect("starts");
+            let (slot, guest) = guest_with(&network, &egress).await;
+            assert!(resolve(&guest, "allowed.example").is_ok());
+            (slot.name().to_owned(), guest)
+        };
+        let network = Network::start(config()).await.expect("starts again");
+        let slot = network.adopt(&name, egress).await.expect("adopts");
+        guest.plug(&slot);
+        assert!(connects(&guest, server), "known before");
+        assert_eq!(resolve(&guest, "other.example"), Err(5));
+        // Other rules replace them all the same.
+        slot.apply(&within(&["10.1.2.0/24"], None))
+            .await
+            .expect("applies");
+        assert!(!connects(&guest, server));
+    });
+}
+
+#[test]
 fn rules_survive_the_daemon() {
     on_a_machine(|| async {
         let egress = within(&["10.1.2.0/24"], None);
