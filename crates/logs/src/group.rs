@@ -118,10 +118,8 @@ impl Group {
     /// Sets how long the group keeps its events, durably.
     pub(crate) fn set_retention(&self, days: Option<u32>) -> Result<(), LogsError> {
         let mut meta = self.meta.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed = Meta {
-            retention_days: days,
-            ..meta.clone()
-        };
+        let mut changed = meta.clone();
+        changed.retention_days = days;
         disk::rewrite(&self.dir, &changed)?;
         *meta = changed;
         Ok(())

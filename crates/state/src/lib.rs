@@ -109,12 +109,13 @@ impl Table {
 }
 
 /// Every step of the schema, in order; a step that was released never changes.
-const STEPS: [(&str, &str); 2] = [
+const STEPS: [(&str, &str); 3] = [
     ("records", include_str!("../migrations/0001_records.sql")),
     (
         "roles_and_usage",
         include_str!("../migrations/0002_roles_and_usage.sql"),
     ),
+    ("connectors", include_str!("../migrations/0003_connectors.sql")),
 ];
 
 /// The migrations. The library's macro for them would compile the whole database engine a second time.
