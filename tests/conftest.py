@@ -27,6 +27,26 @@ base = "{BASE}"
 first_user_id = {3000000 + 100000 * NUMBER}
 listen_timeout_seconds = 5
 
+# The tests of other things are not about rates.
+[rates]
+RunMicrovm = 0
+ResumeMicrovm = 0
+SuspendMicrovm = 0
+TerminateMicrovm = 0
+GetMicrovm = 0
+CreateMicrovmAuthToken = 0
+CreateMicrovmShellAuthToken = 0
+
+[accounts.000000000429.rates]
+ListMicrovmImages = 2
+TerminateMicrovm = 1
+
+[accounts.000000000402.quotas]
+images = 2
+versions_per_image = 1
+concurrent_builds = 1
+environment_variables = 2
+
 [network]
 prefix = "htst{NUMBER}"
 range = "100.{66 + NUMBER}.0.0/16"

@@ -1,6 +1,6 @@
 //! One call of the REST-JSON operations.
 
-use hearth_wire::{ApiError, Operation, json};
+use hearth_wire::{ApiError, Operation, constraints, json};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use serde_json::Value;
@@ -28,23 +28,29 @@ async fn call(
     request_id: &str,
 ) -> Result<(u16, Vec<u8>), ApiError> {
     let (operation, labels) = Operation::route_to(request.method().as_str(), request.uri().path())?;
-    let (parts, body, caller) = router.verified(scope, request, request_id).await?;
-    let body = if operation.has_body() && !body.is_empty() {
-        json::parse(&body)?
+    let verified = router.verified(scope, request, request_id).await?;
+    let body = if operation.has_body() && !verified.body.is_empty() {
+        json::parse(&verified.body)?
     } else {
         Value::Null
     };
-    let input = operation.gather(labels, parts.uri.query().unwrap_or_default(), body)?;
-    let outcome = operation
-        .call(&*router.services.control_plane, &caller, input)
-        .await;
-    let status = outcome
-        .as_ref()
-        .map_or_else(ApiError::status, |_| operation.status());
+    let input = operation.gather(labels, verified.parts.uri.query().unwrap_or_default(), body)?;
+    constraints::validate(operation, &input)?;
+    let call = verified.call(hearth_wire::Request::Operation(operation, input.clone()));
+    let (guard, control_plane) = (&router.services.guard, &*router.services.control_plane);
+    let outcome = match guard.admit(&call).await {
+        Ok(()) => operation.call(control_plane, &call.caller, input).await,
+        Err(refusal) => Err(refusal),
+    };
+    let (status, error) = match &outcome {
+        Ok(_) => (operation.status(), None),
+        Err(error) => (error.status(), Some(error.kind.name())),
+    };
+    guard.ended(&call, status, error).await;
     info!(
         request_id,
         operation = operation.name(),
-        account = caller.account_id,
+        account = call.caller.account_id,
         status,
         "called"
     );

@@ -2,7 +2,7 @@
 //!
 //! The SigV4 credential scope chooses the service: `s3` requests pass untouched to the S3 front end, which verifies
 //! them itself; `lambda`, `logs` and `sts` are verified here. One call of `lambda` goes route → signature → JSON →
-//! constraints → typed request → [`hearth_wire::ControlPlane`].
+//! constraints → [`hearth_wire::Guard`] → typed request → [`hearth_wire::ControlPlane`].
 #![forbid(unsafe_code)]
 
 mod answer;
@@ -18,4 +18,4 @@ mod sts;
 
 pub use answer::{Body, BoxError};
 pub use server::{ApiConfig, serve};
-pub use services::{AccessKey, JsonService, JsonServiceError, Keys, S3Service, Services};
+pub use services::{JsonService, JsonServiceError, S3Service, Services};

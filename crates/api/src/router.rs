@@ -1,11 +1,19 @@
 //! From a request to the service it is for.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    panic::AssertUnwindSafe,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use futures::FutureExt;
-use hearth_wire::{ApiError, Caller, ErrorKind};
-use http::{HeaderValue, Method, Request, Response, header::HOST, request::Parts};
+use hearth_wire::{ApiError, Call, Caller, ErrorKind, Sensitive};
+use http::{
+    HeaderValue, Method, Request, Response,
+    header::{HOST, USER_AGENT},
+    request::Parts,
+};
 use hyper::body::Incoming;
 use serde_json::json;
 use tower::ServiceExt;
@@ -27,7 +35,12 @@ pub(crate) struct Router {
 
 impl Router {
     /// Answers one request, whatever happens.
-    pub(crate) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+    pub(crate) async fn answer(
+        self: Arc<Self>,
+        mut request: Request<Incoming>,
+        peer: SocketAddr,
+    ) -> Response<Body> {
+        request.extensions_mut().insert(peer);
         let request_id = Uuid::new_v4().to_string();
         let answer = AssertUnwindSafe(self.route(request, &request_id))
             .catch_unwind()
@@ -80,11 +93,44 @@ impl Router {
         scope: &Scope,
         request: Request<Incoming>,
         request_id: &str,
-    ) -> Result<(Parts, Bytes, Caller), ApiError> {
+    ) -> Result<Verified, ApiError> {
         let (parts, body) = request.into_parts();
         let body = body::read(body, self.config.max_body_bytes, self.config.body_timeout).await?;
-        let caller = signature::verify(&*self.services.keys, scope, &parts, body.clone(), request_id).await?;
-        Ok((parts, body, caller))
+        let session_token = signature::session_token(&parts)?;
+        let identity = self
+            .services
+            .iam
+            .identify(&scope.access_key_id, session_token.as_deref())?;
+        let caller = signature::verify(&identity, scope, &parts, body.clone(), request_id).await?;
+        Ok(Verified {
+            parts,
+            body,
+            caller,
+            session_token,
+        })
+    }
+}
+
+/// A request whose signature is good.
+pub(crate) struct Verified {
+    pub(crate) parts: Parts,
+    pub(crate) body: Bytes,
+    pub(crate) caller: Caller,
+    pub(crate) session_token: Option<Sensitive>,
+}
+
+impl Verified {
+    /// The call that it is, for the guard.
+    pub(crate) fn call(&self, request: hearth_wire::Request) -> Call {
+        let peer = self.parts.extensions.get::<SocketAddr>();
+        let agent = self.parts.headers.get(USER_AGENT);
+        Call {
+            caller: self.caller.clone(),
+            session_token: self.session_token.clone(),
+            source: peer.map_or(IpAddr::from([0, 0, 0, 0]), SocketAddr::ip),
+            user_agent: agent.map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned()),
+            request,
+        }
     }
 }
 

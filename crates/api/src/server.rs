@@ -4,6 +4,7 @@ use std::{
     convert::Infallible,
     future::Future,
     io::{self, Cursor},
+    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
@@ -96,11 +97,11 @@ pub async fn serve(
             () = &mut shutdown => break,
         };
         match stream {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 let (acceptor, router, watcher) = (acceptor.clone(), router.clone(), graceful.watcher());
                 tokio::spawn(async move {
                     let _place = place;
-                    serve_connection(stream, acceptor, router, watcher).await;
+                    serve_connection(stream, peer, acceptor, router, watcher).await;
                 });
             }
             Err(error) => {
@@ -118,7 +119,13 @@ pub async fn serve(
     }
 }
 
-async fn serve_connection(stream: TcpStream, acceptor: TlsAcceptor, router: Arc<Router>, watcher: Watcher) {
+async fn serve_connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    acceptor: TlsAcceptor,
+    router: Arc<Router>,
+    watcher: Watcher,
+) {
     let _ = stream.set_nodelay(true);
     let stream = match timeout(router.config.handshake_timeout, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
@@ -128,7 +135,7 @@ async fn serve_connection(stream: TcpStream, acceptor: TlsAcceptor, router: Arc<
     let header_timeout = router.config.header_timeout;
     let service = service_fn(move |request| {
         let router = router.clone();
-        async move { Ok::<_, Infallible>(router.answer(request).await) }
+        async move { Ok::<_, Infallible>(router.answer(request, peer).await) }
     });
     let outcome = if stream.get_ref().1.alpn_protocol() == Some(HTTP2) {
         let Ok(Ok(stream)) = timeout(header_timeout, after_preface(stream)).await else {

@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use hearth_wire::{Caller, ControlPlane, Sensitive};
+use hearth_iam::Iam;
+use hearth_wire::{Caller, ControlPlane, Guard};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use serde_json::Value;
@@ -14,9 +15,12 @@ use crate::{Body, BoxError};
 pub struct Services {
     /// Answers the operations of `lambda`.
     pub control_plane: Arc<dyn ControlPlane>,
-    /// Knows the access keys.
-    pub keys: Arc<dyn Keys>,
-    /// Answers `s3`; gets the request as it came and verifies its signature.
+    /// Knows the access keys, and answers `sts`.
+    pub iam: Iam,
+    /// Decides which calls go on.
+    pub guard: Arc<dyn Guard>,
+    /// Answers `s3`; gets the request as it came, with the peer's `SocketAddr` among its extensions, and verifies its
+    /// signature and permission itself.
     pub s3: S3Service,
     /// Answers `logs`.
     pub logs: Arc<dyn JsonService>,
@@ -24,22 +28,6 @@ pub struct Services {
 
 /// The S3 front end. The request's body has not been read; an error becomes a 500 without details.
 pub type S3Service = BoxCloneSyncService<Request<Incoming>, Response<Body>, BoxError>;
-
-/// Finds access keys.
-#[async_trait]
-pub trait Keys: Send + Sync + 'static {
-    /// The key with this id; `None` when there is none or it was revoked.
-    async fn find(&self, access_key_id: &str) -> Option<AccessKey>;
-}
-
-/// What an access key id stands for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AccessKey {
-    /// Forty characters.
-    pub secret_access_key: Sensitive,
-    /// Twelve digits.
-    pub account_id: String,
-}
 
 /// A service of the AWS JSON 1.1 protocol.
 #[async_trait]

@@ -4,16 +4,20 @@ use std::{borrow::Cow, str::FromStr, time::SystemTime};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use hearth_wire::{ApiError, Caller, ErrorKind, partition_of};
+use hearth_iam::Identity;
+use hearth_wire::{ApiError, Caller, ErrorKind, Sensitive, partition_of};
 use http::{Request, request::Parts};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use scratchstack_aws_signature::{
     ConstSignedHeaderRequirements, GetSigningKeyRequest, GetSigningKeyResponse, KSecretKey, SignatureError,
     SignatureOptions, sigv4_validate_request,
 };
 use tracing::error;
 
-use crate::{AccessKey, BoxError, Keys, answer::missing_authentication, scope::Scope};
+use crate::{BoxError, answer::missing_authentication, scope::Scope};
+
+/// What comes along with a temporary key.
+const TOKEN_HEADER: &str = "x-amz-security-token";
 
 /// What stays as it is in a canonical path.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
@@ -27,18 +31,31 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
 const SIGNED: ConstSignedHeaderRequirements =
     ConstSignedHeaderRequirements::new(&[], &[Cow::Borrowed("x-amz-target")], &[]);
 
-/// Verifies the signature of a request whose scope is `scope`. Requests more than 15 minutes off our clock are refused.
+/// The session token of a request, from its headers or its query.
+pub(crate) fn session_token(parts: &Parts) -> Result<Option<Sensitive>, ApiError> {
+    if let Some(header) = parts.headers.get(TOKEN_HEADER) {
+        let token = header.to_str().map_err(|_| unrecognized_client())?;
+        return Ok(Some(token.into()));
+    }
+    let query = parts.uri.query().unwrap_or_default();
+    let raw = query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("X-Amz-Security-Token="));
+    Ok(raw.map(|raw| percent_decode_str(raw).decode_utf8_lossy().into_owned().into()))
+}
+
+/// Verifies that `identity` signed a request whose scope is `scope`. Requests more than 15 minutes off our clock are
+/// refused.
 pub(crate) async fn verify(
-    keys: &dyn Keys,
+    identity: &Identity,
     scope: &Scope,
     parts: &Parts,
     body: Bytes,
     request_id: &str,
 ) -> Result<Caller, ApiError> {
-    let key = keys.find(&scope.access_key_id).await;
-    let account_id = key.as_ref().map(|key| key.account_id.clone());
+    let secret = identity.secret_access_key.clone();
     let mut keys = tower::service_fn(move |request: GetSigningKeyRequest| {
-        let signing_key = signing_key(key.as_ref(), &request);
+        let signing_key = signing_key(&secret, &request);
         async move { signing_key.map_err(BoxError::from) }
     });
     let now: DateTime<Utc> = SystemTime::now().into();
@@ -54,7 +71,7 @@ pub(crate) async fn verify(
     .await
     .map_err(refusal)?;
     Ok(Caller {
-        account_id: account_id.ok_or_else(unrecognized_client)?,
+        account_id: identity.account.clone(),
         partition: partition_of(&scope.region).to_owned(),
         region: scope.region.clone(),
         access_key_id: scope.access_key_id.clone(),
@@ -80,15 +97,12 @@ fn canonical_form(parts: &Parts, body: Bytes) -> Result<Request<Bytes>, ApiError
     Ok(request)
 }
 
-/// No session tokens are given out yet, so a request that carries one was signed with foreign credentials.
 fn signing_key(
-    key: Option<&AccessKey>,
+    secret: &str,
     request: &GetSigningKeyRequest,
 ) -> Result<GetSigningKeyResponse, SignatureError> {
-    let key = key.filter(|_| request.session_token().is_none());
-    let key = key.ok_or_else(|| SignatureError::InvalidClientTokenId(String::new()))?;
     let internal = |error: BoxError| SignatureError::InternalServiceError(error);
-    let secret = KSecretKey::from_str(&key.secret_access_key).map_err(|error| internal(error.into()))?;
+    let secret = KSecretKey::from_str(secret).map_err(|error| internal(error.into()))?;
     let signing_key = secret.to_ksigning(request.request_date(), request.region(), request.service());
     GetSigningKeyResponse::builder()
         .signing_key(signing_key)

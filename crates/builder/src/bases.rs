@@ -108,6 +108,7 @@ impl Builder {
                 directory,
                 shape: &shape,
                 more_disks: &disks,
+                egress: &hearth_network::Egress::internet(),
             })
             .await?;
         let mut argv = vec![

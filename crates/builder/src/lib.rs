@@ -22,6 +22,7 @@ use std::{
 
 use hearth_guest::{Boot, DiskShape, GuestError, Host, Pool, Restore, Shape, Snapshot, snapshot};
 use hearth_logs::LogWriter;
+use hearth_network::Egress;
 use hearth_storage::{disk, durable};
 use tokio::sync::{Mutex, OnceCell};
 
@@ -67,6 +68,8 @@ pub struct Build<'a> {
     pub limit_bytes: u64,
     /// Where the root disk is to be made.
     pub root_disk: &'a Path,
+    /// What the build may reach.
+    pub egress: &'a Egress,
 }
 
 /// Why a build has no result. The texts are for the build's log.
@@ -175,6 +178,7 @@ impl Builder {
             .restore(&Restore {
                 disks,
                 suspended: None,
+                egress: build.egress.clone(),
             })
             .await?;
         let trust = if self.inner.config.trusted_certificates.is_empty() {
@@ -256,6 +260,7 @@ impl Builder {
             directory: making.path(),
             shape: &shape,
             more_disks: &empty,
+            egress: &Egress::internet(),
         };
         let guest = self.boot(&boot).await?;
         if let Err(error) = guest

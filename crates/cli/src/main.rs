@@ -6,11 +6,14 @@ mod daemon;
 mod error;
 mod http;
 mod image;
+mod keys;
 mod logs;
 mod output;
+mod roles;
 mod s3;
 mod service;
 mod settings;
+mod usage;
 mod vm;
 
 use std::path::PathBuf;
@@ -69,6 +72,14 @@ enum Command {
     /// Import and list the container bases that FROM resolves to
     #[command(subcommand)]
     Base(base::Command),
+    /// Make, list and revoke access keys
+    #[command(subcommand)]
+    Keys(keys::Command),
+    /// Make, list and remove the roles that builds and MicroVMs act as
+    #[command(subcommand)]
+    Roles(roles::Command),
+    /// Print what MicroVMs and images have used
+    Usage(usage::Usage),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -106,5 +117,8 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Logs(command) => command.run(&service().await?, out).await,
         Command::Token(command) => command.run(&service().await?, out).await,
         Command::Base(command) => command.run(&service().await?, out).await,
+        Command::Keys(command) => command.run(&service().await?, out).await,
+        Command::Roles(command) => command.run(&service().await?, out).await,
+        Command::Usage(command) => command.run(&service().await?, out).await,
     }
 }

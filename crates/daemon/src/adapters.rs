@@ -1,48 +1,37 @@
 //! Lets one room be seen through another's trait.
 
-use std::{io, sync::Arc};
+use std::io;
 
 use async_trait::async_trait;
 use hearth_gateway::{GateError, MicroVms};
+use hearth_iam::Iam;
 use hearth_lifecycle::Service;
 use hearth_logs::LogsService;
-use hearth_wire::Caller;
+use hearth_wire::{ApiError, Caller};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use crate::secrets::AccessKeyRecord;
+/// The access keys, for S3's signatures.
+pub(crate) struct S3Keys(pub Iam);
 
-/// The access keys, for signatures.
-#[derive(Clone)]
-pub(crate) struct KeyTable(pub Arc<Vec<AccessKeyRecord>>);
+#[async_trait]
+impl hearth_s3::SecretKeys for S3Keys {
+    async fn secret(&self, access_key_id: &str) -> Option<String> {
+        self.0.secret(access_key_id).map(|secret| secret.0)
+    }
 
-impl KeyTable {
-    fn get(&self, access_key_id: &str) -> Option<&AccessKeyRecord> {
-        self.0.iter().find(|key| key.access_key_id == access_key_id)
+    async fn account(&self, access_key_id: &str, session_token: Option<&str>) -> Result<String, ApiError> {
+        Ok(self.0.identify(access_key_id, session_token)?.account)
     }
 }
 
-#[async_trait]
-impl hearth_api::Keys for KeyTable {
-    async fn find(&self, access_key_id: &str) -> Option<hearth_api::AccessKey> {
-        let key = self.get(access_key_id)?;
-        Some(hearth_api::AccessKey {
-            secret_access_key: key.secret_access_key.clone(),
-            account_id: key.account.clone(),
-        })
-    }
-}
+/// The MicroVMs' images, for policies.
+pub(crate) struct Images(pub Service);
 
-#[async_trait]
-impl hearth_s3::SecretKeys for KeyTable {
-    async fn find(&self, access_key_id: &str) -> Option<hearth_s3::SecretKey> {
-        let key = self.get(access_key_id)?;
-        Some(hearth_s3::SecretKey {
-            secret: key.secret_access_key.0.clone(),
-            account_id: key.account.clone(),
-            session_token: None,
-        })
+impl hearth_iam::ImageOf for Images {
+    fn image_of(&self, account: &str, microvm_id: &str) -> Option<String> {
+        self.0.image_of(account, microvm_id)
     }
 }
 

@@ -2,16 +2,17 @@
 
 use std::{fs, path::Path};
 
+use hearth_iam::KeyRecord;
 use hearth_storage::durable;
 use serde_json::json;
 
-use crate::{config::Config, secrets::AccessKeyRecord};
+use crate::config::Config;
 
 /// The system's own authorities, where Debian keeps them; `SSL_CERT_FILE` says otherwise.
 const SYSTEM_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// Writes `client.json`, the authority alone, and a bundle of the system's authorities and ours.
-pub(crate) fn write(config: &Config, key: &AccessKeyRecord, ca_pem: &str) -> std::io::Result<()> {
+pub(crate) fn write(config: &Config, key: &KeyRecord, ca_pem: &str) -> std::io::Result<()> {
     let directory = config.data.join("client");
     fs::create_dir_all(&directory)?;
     let (ca, bundle) = (directory.join("ca.pem"), directory.join("ca-bundle.pem"));

@@ -1,20 +1,25 @@
 //! Builds every room in order and runs the listeners.
 
 use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::Path,
     sync::{Arc, RwLock},
     time::Duration,
 };
 
 use anyhow::Context;
+use hearth_admission::{Admission, Audit, Throttle};
 use hearth_builder::{Builder, BuilderConfig};
 use hearth_gateway::{GatewayConfig, ca::Authority};
 use hearth_guest::{BaseImage, Host, HostConfig, Pool, pool::PoolConfig};
+use hearth_iam::{Authorizer, Iam};
 use hearth_lifecycle::{LifecycleConfig, Node, Service};
 use hearth_logs::{Logs, LogsService};
-use hearth_network::{Network, NetworkConfig};
+use hearth_metadata::{ApiAccess, Metadata};
+use hearth_network::{API_ADDRESS, Network, NetworkConfig};
 use hearth_state::State;
 use hearth_storage::{disk, objects::Objects};
+use hearth_usage::Usage;
 use hearth_vmm::{Acceleration, Driver, kvm, qemu::Qemu};
 use tokio::{
     net::TcpListener,
@@ -23,10 +28,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    adapters::{Endpoints, KeyTable, LogService, s3_service},
+    adapters::{Endpoints, Images, LogService, S3Keys, s3_service},
     client,
     config::{AccelerationChoice, Config, cidr},
-    lock, secrets,
+    lock, roles, secrets,
 };
 
 /// Runs the daemon until it is told to stop.
@@ -56,12 +61,25 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
 
     let state = State::open(&config.data.join("state.db")).await?;
-    let secrets = secrets::load(&state, &settings.account).await?;
+    let secrets = secrets::load(&state).await?;
+    let iam_settings = hearth_iam::Settings {
+        strict_roles: settings.strict_roles,
+    };
+    let iam = Iam::open(
+        state.clone(),
+        secrets.session_key,
+        iam_settings,
+        &settings.account,
+    )
+    .await
+    .context("the access keys cannot be read")?;
     let authority = Authority::load_or_create(&config.data.join("ca"))?;
     let control_listener = bind(settings.listen, "listen").await?;
     let endpoint_listener = bind(settings.endpoint_listen, "endpoint_listen").await?;
-    let first_key = secrets.access_keys.first().context("there is no access key")?;
-    client::write(&config, first_key, authority.ca_pem()).context("cannot write the files for clients")?;
+    let first_key = iam
+        .first_administrator()
+        .context("there is no administrator's key")?;
+    client::write(&config, &first_key, authority.ca_pem()).context("cannot write the files for clients")?;
 
     let driver = find_driver(&config)?;
     let writable_memory_files = !driver.maps_read_only_memory();
@@ -92,14 +110,25 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         },
     );
     let objects = Objects::open(&config.data.join("objects")).await?;
-    let logs = Logs::open(&config.data.join("logs")).await?;
+    let logs = Logs::open_with(&config.data.join("logs"), settings.logs.limits()).await?;
+    let usage = Usage::open(state.clone(), days(settings.usage_retention_days)).await?;
     let builder = Builder::new(host.clone(), builder_pool, builder_config(&config)?)?;
+    let access = ApiAccess {
+        address: reachable(settings.listen),
+        url: format!("https://{API_ADDRESS}"),
+        ca_pem: authority.ca_pem().to_owned(),
+    };
+    let issuer = roles::Issuer::new(settings.roles.clone(), iam.clone());
+    let metadata = Metadata::new(&secrets.metadata_key, Arc::new(issuer), access);
     let node = Node {
         state: state.clone(),
         objects: objects.clone(),
         logs: logs.clone(),
+        iam: iam.clone(),
+        usage: usage.clone(),
         host,
         pool: pool.clone(),
+        metadata,
         builder: builder.clone(),
         config: LifecycleConfig {
             directory: config.data.clone(),
@@ -107,7 +136,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             concurrent_builds: settings.concurrent_builds,
             listen_timeout: Duration::from_secs(settings.listen_timeout_seconds),
             terminated_retention: Duration::from_secs(settings.terminated_retention_seconds),
-            memory_quota_mib: settings.memory_quota_mib,
+            quotas: settings.quotas.clone(),
+            quotas_of_accounts: settings.quotas_of_accounts()?,
+            network: settings.network.map()?,
         },
     };
     let keyring = Arc::new(RwLock::new(secrets.keyring));
@@ -118,11 +149,16 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         .await
         .context("the builder cannot be prepared")?;
 
-    let keys = KeyTable(Arc::new(secrets.access_keys));
-    let s3 = hearth_s3::S3::new(objects, Arc::new(keys.clone()));
+    let guard = Arc::new(Admission::new(
+        Authorizer::new(iam.clone(), Arc::new(Images(service.clone()))),
+        Throttle::new(settings.rates.clone(), settings.rates_of_accounts()),
+        Audit::open(settings.audit.of(&config.data)).context("the audit log cannot be opened")?,
+    ));
+    let s3 = hearth_s3::S3::new(objects, Arc::new(S3Keys(iam.clone())), guard.clone());
     let services = hearth_api::Services {
         control_plane: Arc::new(service.clone()),
-        keys: Arc::new(keys),
+        iam,
+        guard,
         s3: s3_service(s3),
         logs: Arc::new(LogService(LogsService::new(logs))),
     };
@@ -130,6 +166,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         "localhost".into(),
         "127.0.0.1".into(),
         settings.listen.ip().to_string(),
+        API_ADDRESS.to_string(),
     ];
     let control_tls = authority.server_config(&names, &["h2", "http/1.1"])?;
     let endpoint_names = vec![
@@ -160,8 +197,13 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let _both_ended = tokio::join!(control, gateway);
     pool.stop().await;
     network.stop().await?;
+    usage.flush().await?;
     state.close().await;
     Ok(())
+}
+
+fn days(days: u32) -> Duration {
+    Duration::from_secs(24 * 3600) * days
 }
 
 async fn told_to_stop() -> anyhow::Result<()> {
@@ -172,10 +214,19 @@ async fn told_to_stop() -> anyhow::Result<()> {
     }
 }
 
-async fn bind(address: std::net::SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
+async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address)
         .await
         .with_context(|| format!("cannot listen on {address}. Free it, or set `{setting}` in hearthd.toml"))
+}
+
+/// Where this machine itself reaches a listener.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    match listen.ip() {
+        IpAddr::V4(address) if address.is_unspecified() => (Ipv4Addr::LOCALHOST, listen.port()).into(),
+        IpAddr::V6(address) if address.is_unspecified() => (Ipv6Addr::LOCALHOST, listen.port()).into(),
+        _ => listen,
+    }
 }
 
 /// The driver, with KVM where it passes the probe.

@@ -1,11 +1,17 @@
 //! The operator's settings. Every one has a default; unknown names are refused.
 
 use std::{
+    collections::{BTreeMap, HashMap},
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
 
 use anyhow::Context;
+use hearth_admission::{AuditConfig, Rates, is_operation};
+use hearth_lifecycle::{NetworkMap, Quotas};
+use hearth_logs::Limits;
+use hearth_network::{Allowed, Destination, Protocol};
+use hearth_wire::Sensitive;
 use serde::Deserialize;
 
 /// All settings, with the data directory.
@@ -49,8 +55,22 @@ pub(crate) struct Settings {
     pub listen_timeout_seconds: u64,
     /// Seconds for which terminated MicroVMs stay readable.
     pub terminated_retention_seconds: u64,
-    /// Baseline memory of all MicroVMs of an account, in MiB.
-    pub memory_quota_mib: u64,
+    /// Roles must have been created before they can be used.
+    pub strict_roles: bool,
+    /// What an account may have; see [`Quotas`].
+    pub quotas: Quotas,
+    /// Calls a second of an account, by operation; 0 is no limit.
+    pub rates: Rates,
+    /// What single accounts may have instead.
+    pub accounts: BTreeMap<String, AccountSettings>,
+    /// The audit log.
+    pub audit: AuditSettings,
+    /// The build and runtime logs.
+    pub logs: LogSettings,
+    /// Days for which usage stays readable.
+    pub usage_retention_days: u32,
+    /// Credentials that guests with a role get instead of this service's own, by the role's ARN.
+    pub roles: BTreeMap<String, RoleSettings>,
     /// Processes started ahead.
     pub pool: PoolSettings,
     /// The guests' network.
@@ -64,6 +84,81 @@ pub(crate) enum AccelerationChoice {
     Auto,
     Kvm,
     Tcg,
+}
+
+/// What an account may have instead of what others may.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct AccountSettings {
+    /// Those named here; the others are as for every account.
+    pub quotas: toml::Table,
+    /// Those named here; the others are as for every account.
+    pub rates: BTreeMap<String, u32>,
+}
+
+/// The audit log.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct AuditSettings {
+    /// How large a file grows.
+    pub file_bytes: u64,
+    /// How many older files are kept.
+    pub older_files: u32,
+}
+
+/// The build and runtime logs.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct LogSettings {
+    /// Days for which a group keeps events when it has no retention of its own; 0 is for ever.
+    pub retention_days: u32,
+    /// How much of its newest events a group keeps.
+    pub group_bytes: u64,
+    /// How much of its newest events a stream keeps.
+    pub stream_bytes: u64,
+}
+
+impl Default for LogSettings {
+    fn default() -> LogSettings {
+        let limits = Limits::default();
+        LogSettings {
+            retention_days: limits.retention_days,
+            group_bytes: limits.group_bytes,
+            stream_bytes: limits.stream_bytes,
+        }
+    }
+}
+
+impl LogSettings {
+    /// As the logs' limits.
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            retention_days: self.retention_days,
+            group_bytes: self.group_bytes,
+            stream_bytes: self.stream_bytes,
+            ..Limits::default()
+        }
+    }
+}
+
+impl AuditSettings {
+    /// The log in a data directory.
+    pub(crate) fn of(&self, data: &Path) -> AuditConfig {
+        AuditConfig {
+            directory: data.join("audit"),
+            file_bytes: self.file_bytes,
+            older_files: self.older_files,
+        }
+    }
+}
+
+impl Default for AuditSettings {
+    fn default() -> AuditSettings {
+        AuditSettings {
+            file_bytes: 64 << 20,
+            older_files: 10,
+        }
+    }
 }
 
 /// Processes started ahead.
@@ -92,6 +187,57 @@ pub(crate) struct NetworkSettings {
     pub allow: Vec<String>,
     /// Interfaces towards the Internet; those of the default routes when empty.
     pub uplinks: Vec<String>,
+    /// What the subnets of network connectors are on this node.
+    pub subnets: BTreeMap<String, SubnetSettings>,
+    /// What the security groups of network connectors are on this node.
+    pub security_groups: BTreeMap<String, SecurityGroupSettings>,
+}
+
+/// Keys of a role that some other service knows.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RoleSettings {
+    pub access_key_id: String,
+    pub secret_access_key: Sensitive,
+    /// Of temporary keys.
+    #[serde(default)]
+    pub session_token: Sensitive,
+}
+
+/// A subnet.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SubnetSettings {
+    /// Address ranges it reaches, e.g. `10.1.0.0/16`.
+    pub ranges: Vec<String>,
+}
+
+/// A security group.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SecurityGroupSettings {
+    /// Destinations it allows.
+    pub allow: Vec<AllowSettings>,
+}
+
+/// Destinations that are allowed.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AllowSettings {
+    /// An address range such as `10.1.0.0/16`, or a host name such as `api.example.com` or `*.example.com`.
+    pub to: String,
+    /// Both when absent.
+    pub protocol: Option<ProtocolSetting>,
+    /// One port or a range such as `8000-8999`; all when absent.
+    pub ports: Option<String>,
+}
+
+/// A transport protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ProtocolSetting {
+    Tcp,
+    Udp,
 }
 
 impl Default for Settings {
@@ -112,7 +258,14 @@ impl Default for Settings {
             builder_vcpus: 2,
             listen_timeout_seconds: 10,
             terminated_retention_seconds: 24 * 3600,
-            memory_quota_mib: 400 * 1024,
+            strict_roles: false,
+            quotas: Quotas::default(),
+            rates: Rates::default(),
+            accounts: BTreeMap::new(),
+            audit: AuditSettings::default(),
+            logs: LogSettings::default(),
+            usage_retention_days: 400,
+            roles: BTreeMap::new(),
             pool: PoolSettings::default(),
             network: NetworkSettings::default(),
         }
@@ -137,6 +290,8 @@ impl Default for NetworkSettings {
             resolvers: Vec::new(),
             allow: Vec::new(),
             uplinks: Vec::new(),
+            subnets: BTreeMap::new(),
+            security_groups: BTreeMap::new(),
         }
     }
 }
@@ -184,18 +339,100 @@ impl Config {
     }
 }
 
+impl NetworkSettings {
+    /// What subnets and security groups mean on this node.
+    pub(crate) fn map(&self) -> anyhow::Result<NetworkMap> {
+        let mut map = NetworkMap::default();
+        for (id, subnet) in &self.subnets {
+            let ranges = subnet.ranges.iter().map(|text| text.parse());
+            let ranges = ranges
+                .collect::<Result<_, _>>()
+                .with_context(|| format!("network.subnets.{id} is wrong"))?;
+            map.subnets.insert(id.clone(), ranges);
+        }
+        for (id, group) in &self.security_groups {
+            let allowed = group.allow.iter().map(AllowSettings::read);
+            let allowed = allowed
+                .collect::<anyhow::Result<_>>()
+                .with_context(|| format!("network.security_groups.{id} is wrong"))?;
+            map.security_groups.insert(id.clone(), allowed);
+        }
+        Ok(map)
+    }
+}
+
+impl AllowSettings {
+    fn read(&self) -> anyhow::Result<Allowed> {
+        let destination = if self.to.contains('/') {
+            Destination::Range(self.to.parse()?)
+        } else {
+            Destination::Name(self.to.parse()?)
+        };
+        let ports = || {
+            let Some(text) = &self.ports else {
+                return Some(0..=u16::MAX);
+            };
+            let (first, last) = text.split_once('-').unwrap_or((text, text));
+            let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+            (first <= last).then_some(first..=last)
+        };
+        let ports = ports().with_context(|| {
+            let given = self.ports.as_deref().unwrap_or_default();
+            format!("{given:?} is neither a port nor a range of ports such as 8000-8999")
+        })?;
+        Ok(Allowed {
+            destination,
+            protocol: self.protocol.map(|protocol| match protocol {
+                ProtocolSetting::Tcp => Protocol::Tcp,
+                ProtocolSetting::Udp => Protocol::Udp,
+            }),
+            ports,
+        })
+    }
+}
+
 impl Settings {
     fn check(&self) -> anyhow::Result<()> {
-        let account_is_good =
-            self.account.len() == 12 && self.account.bytes().all(|byte| byte.is_ascii_digit());
-        anyhow::ensure!(
-            account_is_good,
-            "account {:?} must have twelve digits",
-            self.account
-        );
+        for account in self.accounts.keys().chain([&self.account]) {
+            let is_good = account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit());
+            anyhow::ensure!(is_good, "account {account:?} must have twelve digits");
+        }
+        let of_accounts = self.accounts.values().flat_map(|account| account.rates.keys());
+        for operation in self.rates.0.keys().chain(of_accounts) {
+            anyhow::ensure!(
+                is_operation(operation),
+                "a rate is set for {operation}, which is no operation"
+            );
+        }
+        self.quotas_of_accounts()?;
+        self.network.map()?;
         anyhow::ensure!(self.concurrent_builds > 0, "concurrent_builds must be at least 1");
         anyhow::ensure!(self.builder_vcpus > 0, "builder_vcpus must be at least 1");
         Ok(())
+    }
+}
+
+impl Settings {
+    /// The rates of accounts that have rates of their own.
+    pub(crate) fn rates_of_accounts(&self) -> HashMap<String, Rates> {
+        let own = |settings: &AccountSettings| self.rates.clone().overridden_by(&settings.rates);
+        self.accounts
+            .iter()
+            .map(|(account, settings)| (account.clone(), own(settings)))
+            .collect()
+    }
+
+    /// The quotas of accounts that have quotas of their own.
+    pub(crate) fn quotas_of_accounts(&self) -> anyhow::Result<HashMap<String, Quotas>> {
+        let own = |(account, settings): (&String, &AccountSettings)| {
+            let mut quotas = toml::Table::try_from(&self.quotas)?;
+            quotas.extend(settings.quotas.clone());
+            let quotas = quotas
+                .try_into()
+                .with_context(|| format!("the quotas of account {account} are wrong"))?;
+            Ok((account.clone(), quotas))
+        };
+        self.accounts.iter().map(own).collect()
     }
 }
 
@@ -221,12 +458,77 @@ mod tests {
     }
 
     #[test]
+    fn an_account_has_its_own_quotas_and_rates_and_the_rest_of_everybodys() {
+        let text = "[quotas]\nimages = 7\n[rates]\nGetMicrovm = 3\n\
+                    [accounts.111122223333.quotas]\nmemory_mib = 1024\n[accounts.111122223333.rates]\nRunMicrovm = 0\n";
+        let settings: Settings = toml::from_str(text).expect("settings");
+        settings.check().expect("good");
+        let quotas = &settings.quotas_of_accounts().expect("good")["111122223333"];
+        assert_eq!((quotas.images, quotas.memory_mib), (7, 1024));
+        let rates = &settings.rates_of_accounts()["111122223333"].0;
+        assert_eq!(
+            (rates["RunMicrovm"], rates["GetMicrovm"], rates["SuspendMicrovm"]),
+            (0, 3, 2)
+        );
+    }
+
+    #[test]
+    fn rates_and_quotas_of_nothing_are_refused_by_name() {
+        for (text, name) in [
+            ("[rates]\nRunMicroVM = 1\n", "RunMicroVM"),
+            ("[accounts.111122223333.quotas]\nimagse = 1\n", "imagse"),
+            ("[accounts.1]\n", "\"1\""),
+        ] {
+            let settings: Settings = toml::from_str(text).expect("settings");
+            let error = format!("{:#}", settings.check().expect_err("refused"));
+            assert!(error.contains(name), "{error}");
+        }
+    }
+
+    #[test]
     fn the_endpoint_shows_its_port_only_when_it_is_not_the_usual_one() {
         let data = tempfile::tempdir().expect("temp dir");
         let mut config = Config::load(data.path(), None).expect("defaults");
         assert_eq!(config.shown_endpoint_domain(), "microvm.localhost");
         config.settings.endpoint_listen.set_port(8443);
         assert_eq!(config.shown_endpoint_domain(), "microvm.localhost:8443");
+    }
+
+    #[test]
+    fn subnets_and_security_groups_are_read_or_refused_by_name() {
+        let load = |text: &str| {
+            let data = tempfile::tempdir().expect("temp dir");
+            std::fs::write(data.path().join("hearthd.toml"), text).expect("written");
+            Config::load(data.path(), None)
+                .map(|config| config.settings.network.map().expect("checked"))
+                .map_err(|error| format!("{error:#}"))
+        };
+        let map = load(
+            "[network.subnets.subnet-a]\nranges = ['10.1.0.0/16']\n\
+             [network.security_groups.sg-a]\n\
+             allow = [{ to = '*.example.com', protocol = 'tcp', ports = '443' }, { to = '10.1.0.0/24' }]\n",
+        )
+        .expect("good");
+        assert_eq!(map.subnets["subnet-a"].len(), 1);
+        assert_eq!(map.security_groups["sg-a"][0].ports, 443..=443);
+        assert_eq!(map.security_groups["sg-a"][1].ports, 0..=65535);
+        for (text, told) in [
+            (
+                "[network.subnets.subnet-a]\nranges = ['169.254.0.0/16']\n",
+                "never",
+            ),
+            (
+                "[network.security_groups.sg-a]\nallow = [{ to = '10.0.0.0/8', ports = '9-8' }]\n",
+                "9-8",
+            ),
+            (
+                "[network.security_groups.sg-a]\nallow = [{ to = 'a b' }]\n",
+                "sg-a",
+            ),
+        ] {
+            let error = load(text).expect_err(text);
+            assert!(error.contains(told), "{error}");
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod compose;
 mod config;
 mod doctor;
 mod lock;
+mod roles;
 mod secrets;
 
 use std::{path::PathBuf, process::ExitCode};

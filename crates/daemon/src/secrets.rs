@@ -2,20 +2,12 @@
 
 use anyhow::Context;
 use base64::{Engine, engine::general_purpose::STANDARD};
+use hearth_iam::SessionKey;
 use hearth_state::{State, Table};
 use hearth_token::Keyring;
 use hearth_wire::page::PageKey;
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
-
-/// An access key of the AWS APIs.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct AccessKeyRecord {
-    pub access_key_id: String,
-    pub secret_access_key: hearth_wire::Sensitive,
-    pub account: String,
-}
 
 #[derive(Serialize, Deserialize)]
 struct Setting {
@@ -26,35 +18,28 @@ struct Setting {
 
 /// What the rooms need.
 pub(crate) struct Secrets {
-    pub access_keys: Vec<AccessKeyRecord>,
     pub keyring: Keyring,
     pub page_key: PageKey,
+    pub session_key: SessionKey,
+    /// Binds metadata tokens to their guests.
+    pub metadata_key: Vec<u8>,
 }
 
 /// Reads the secrets, making those that are missing.
-pub(crate) async fn load(state: &State, account: &str) -> anyhow::Result<Secrets> {
-    let mut access_keys: Vec<AccessKeyRecord> = state.all(Table::AccessKeys).await?;
-    if access_keys.is_empty() {
-        let key = AccessKeyRecord {
-            access_key_id: format!("AKIA{}", letters(16)?),
-            secret_access_key: STANDARD.encode(random::<30>()?).into(),
-            account: account.to_owned(),
-        };
-        state
-            .put(Table::AccessKeys, &key.access_key_id, account, &key)
-            .await?;
-        access_keys.push(key);
-    }
+pub(crate) async fn load(state: &State) -> anyhow::Result<Secrets> {
     let settings: Vec<Setting> = state.all(Table::Settings).await?;
     let keyring = setting(state, &settings, "token-keyring", || {
         Ok(Keyring::generate().to_bytes())
     })
     .await?;
     let page_key = setting(state, &settings, "page-key", || Ok(random::<32>()?.to_vec())).await?;
+    let session_key = setting(state, &settings, "session-key", || Ok(random::<32>()?.to_vec())).await?;
+    let metadata_key = setting(state, &settings, "metadata-key", || Ok(random::<32>()?.to_vec())).await?;
     Ok(Secrets {
-        access_keys,
+        metadata_key,
         keyring: Keyring::from_bytes(&keyring).context("the keys of the endpoint tokens cannot be read")?,
         page_key: PageKey::new(&page_key),
+        session_key: SessionKey::new(&session_key)?,
     })
 }
 
@@ -85,15 +70,4 @@ fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
         .ok()
         .context("the system gives no random bytes")?;
     Ok(bytes)
-}
-
-/// Letters and digits as in access key ids.
-fn letters(count: usize) -> anyhow::Result<String> {
-    const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
-    let bytes = random::<64>()?;
-    Ok(bytes
-        .iter()
-        .take(count)
-        .map(|byte| char::from(ALPHABET[usize::from(byte % 32)]))
-        .collect())
 }

@@ -46,6 +46,11 @@ impl Guest {
         &self.vm
     }
 
+    /// Its network slot.
+    pub fn slot(&self) -> &Slot {
+        &self.slot
+    }
+
     /// The agent.
     pub fn agent(&self) -> &Agent {
         &self.agent

@@ -9,7 +9,7 @@ use std::{
 };
 
 use hearth_agent_protocol::GUEST_MAC;
-use hearth_network::{Network, Slot};
+use hearth_network::{Egress, Network, Slot};
 use hearth_storage::{disk, durable};
 use hearth_vmm::{Disk, Driver, Kernel, Machine, Memory, ProcessRecord, Vm, process::Process};
 
@@ -56,6 +56,8 @@ pub struct Boot<'a> {
     pub shape: &'a Shape,
     /// Files of the disks after root and scratch; a missing one is empty.
     pub more_disks: &'a [PathBuf],
+    /// What the guest may reach.
+    pub egress: &'a Egress,
 }
 
 /// What a restored guest gets besides its snapshot.
@@ -65,6 +67,8 @@ pub struct Restore {
     pub disks: Vec<Option<PathBuf>>,
     /// Directory of a suspended guest's device state and delta; `None` launches from the image's own state.
     pub suspended: Option<PathBuf>,
+    /// What the guest may reach: in force before it runs.
+    pub egress: Egress,
 }
 
 /// A started process that waits for a guest.
@@ -134,7 +138,9 @@ impl Host {
             bytes: boot.shape.memory_bytes,
             shared: true,
         };
-        let guest = self.start(memory, boot.shape.vcpus, disks, Some(kernel)).await?;
+        let guest = self
+            .start(memory, boot.shape.vcpus, disks, Some(kernel), boot.egress)
+            .await?;
         let booted = tokio::select! {
             booted = guest.agent.await_boot(LONGEST_BOOT) => booted.map(drop),
             () = guest.vm.ended() => Err(GuestError::Refused("the guest ended while it booted".into())),
@@ -203,7 +209,9 @@ impl Host {
             bytes: shape.memory_bytes,
             shared: false,
         };
-        let guest = self.start(memory, shape.vcpus, disks, None).await?;
+        let guest = self
+            .start(memory, shape.vcpus, disks, None, &Egress::internet())
+            .await?;
         Ok(Idle {
             guest,
             snapshot: snapshot.clone(),
@@ -216,11 +224,16 @@ impl Host {
         vcpus: u32,
         disks: Vec<Disk>,
         boot: Option<Kernel>,
+        egress: &Egress,
     ) -> Result<Guest, GuestError> {
         let slot = self.inner.network.acquire().await?;
         let name = uuid::Uuid::new_v4().simple().to_string()[..12].to_owned();
         let directory = self.inner.config.run_directory.join(&name);
-        match self.start_in(&directory, &slot, memory, vcpus, disks, boot).await {
+        let started = async {
+            slot.apply(egress).await?;
+            self.start_in(&directory, &slot, memory, vcpus, disks, boot).await
+        };
+        match started.await {
             Ok(vm) => {
                 let agent = Agent::new(slot.clone());
                 Ok(Guest {
@@ -282,12 +295,12 @@ impl Host {
     }
 
     /// Finds a guest again that a former daemon ran; `None` when its process is gone. Its leftovers are then removed.
-    pub async fn adopt(&self, record: &GuestRecord) -> Result<Option<Guest>, GuestError> {
+    pub async fn adopt(&self, record: &GuestRecord, egress: Egress) -> Result<Option<Guest>, GuestError> {
         let directory = self.inner.config.run_directory.join(&record.name);
         let Some(vm) = self.inner.driver.adopt(&directory, &record.process).await? else {
             return Ok(None);
         };
-        let slot = self.inner.network.adopt(&record.slot).await?;
+        let slot = self.inner.network.adopt(&record.slot, egress).await?;
         let agent = Agent::new(slot.clone());
         Ok(Some(Guest {
             host: self.clone(),
@@ -385,6 +398,11 @@ impl Idle {
         self.guest.record()
     }
 
+    /// Its network slot.
+    pub fn slot(&self) -> &Slot {
+        &self.guest.slot
+    }
+
     /// The snapshot it was started for.
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot
@@ -408,6 +426,7 @@ impl Idle {
     }
 
     async fn try_restore(&self, parts: &Restore) -> Result<(), GuestError> {
+        self.guest.slot.apply(&parts.egress).await?;
         let host = &self.guest.host;
         let user = host.user_of(&self.guest.slot);
         for (index, (path, shape)) in parts.disks.iter().zip(&self.snapshot.shape().disks).enumerate() {

@@ -1,11 +1,14 @@
 //! The API's operations: identifiers, business rules, answers. One file a resource.
 
+mod access;
 mod bases;
+pub(crate) mod connectors;
 mod images;
 mod managed;
 mod microvms;
 mod tags;
 mod tokens;
+mod usage;
 mod versions;
 
 use async_trait::async_trait;
@@ -55,6 +58,19 @@ delegate! {
     tag_resource(TagResourceRequest) -> TagResourceResponse;
     untag_resource(UntagResourceRequest) -> UntagResourceResponse;
     list_tags(ListTagsRequest) -> ListTagsResponse;
+    create_network_connector(CreateNetworkConnectorRequest) -> CreateNetworkConnectorResponse;
+    get_network_connector(GetNetworkConnectorRequest) -> GetNetworkConnectorResponse;
+    list_network_connectors(ListNetworkConnectorsRequest) -> ListNetworkConnectorsResponse;
+    update_network_connector(UpdateNetworkConnectorRequest) -> UpdateNetworkConnectorResponse;
+    delete_network_connector(DeleteNetworkConnectorRequest) -> DeleteNetworkConnectorResponse;
+    list_network_connector_versions(ListNetworkConnectorVersionsRequest) -> ListNetworkConnectorVersionsResponse;
     import_base(ImportBaseRequest) -> ImportBaseResponse;
     list_bases(ListBasesRequest) -> ListBasesResponse;
+    create_key(CreateKeyRequest) -> CreateKeyResponse;
+    list_keys(ListKeysRequest) -> ListKeysResponse;
+    revoke_key(RevokeKeyRequest) -> RevokeKeyResponse;
+    create_role(CreateRoleRequest) -> CreateRoleResponse;
+    list_roles(ListRolesRequest) -> ListRolesResponse;
+    delete_role(DeleteRoleRequest) -> DeleteRoleResponse;
+    get_usage(GetUsageRequest) -> GetUsageResponse;
 }

@@ -3,7 +3,7 @@
 //! ```text
 //!  control_plane      the API's operations: identifiers, business rules, answers
 //!     │      │
-//!   image  microvm    one folder a resource, the same inner names:
+//!   image  microvm    one folder a resource (connector, too), the same inner names:
 //!     │      │          record   what is written down
 //!     │      │          policy   which request is legal in which state (pure, property-tested)
 //!     │      │          task     one task owns one resource and carries out what policy allows
@@ -15,17 +15,22 @@
 #![forbid(unsafe_code)]
 
 mod application;
+mod connector;
 mod control_plane;
 mod hooks;
 mod idempotency;
 pub mod image;
 pub mod microvm;
 mod node;
+mod permissions;
+mod quotas;
 mod service;
 pub mod tiers;
 
+pub use connector::NetworkMap;
 pub use microvm::gate::{GateError, Passage};
 pub use node::{LifecycleConfig, Node};
+pub use quotas::Quotas;
 pub use service::Service;
 
 /// Why the service could not start.

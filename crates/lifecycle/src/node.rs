@@ -1,15 +1,24 @@
 //! What every image and MicroVM of this node uses.
 
 use std::{
+    collections::HashMap,
+    io,
+    net::SocketAddrV4,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use hearth_builder::Builder;
 use hearth_guest::{Host, Pool};
+use hearth_iam::Iam;
 use hearth_logs::Logs;
+use hearth_metadata::{Listeners, Metadata, Serving, Subject};
+use hearth_network::{API_ADDRESS, API_PORT, METADATA_ADDRESS, METADATA_PORT, Slot};
 use hearth_state::State;
 use hearth_storage::objects::Objects;
+use hearth_usage::Usage;
+
+use crate::{Quotas, connector::NetworkMap};
 
 /// Limits and names that the operator chooses.
 #[derive(Debug, Clone)]
@@ -24,8 +33,19 @@ pub struct LifecycleConfig {
     pub listen_timeout: Duration,
     /// How long a terminated MicroVM stays readable.
     pub terminated_retention: Duration,
-    /// Memory of all MicroVMs of an account that are not terminated, baseline, in MiB.
-    pub memory_quota_mib: u64,
+    /// What subnets and security groups mean.
+    pub network: NetworkMap,
+    /// What an account may have.
+    pub quotas: Quotas,
+    /// What single accounts may have instead.
+    pub quotas_of_accounts: HashMap<String, Quotas>,
+}
+
+impl LifecycleConfig {
+    /// What `account` may have.
+    pub(crate) fn quotas(&self, account: &str) -> &Quotas {
+        self.quotas_of_accounts.get(account).unwrap_or(&self.quotas)
+    }
 }
 
 /// The parts that the lifecycle drives.
@@ -36,10 +56,16 @@ pub struct Node {
     pub objects: Objects,
     /// Build and runtime logs.
     pub logs: Logs,
+    /// Keys, and the roles that builds and MicroVMs act for.
+    pub iam: Iam,
+    /// What is used.
+    pub usage: Usage,
     /// Guests.
     pub host: Host,
     /// Processes started ahead.
     pub pool: Pool,
+    /// Tells guests who they are.
+    pub metadata: Metadata,
     /// Builds root disks.
     pub builder: Builder,
     /// Limits and names.
@@ -47,6 +73,25 @@ pub struct Node {
 }
 
 impl Node {
+    /// Serves a guest's metadata in its slot. A guest for which it cannot be served runs without it.
+    pub(crate) fn serve_metadata(&self, slot: &Slot, subject: Subject) -> Option<Serving> {
+        let listen = |address, port| slot.listen(SocketAddrV4::new(address, port));
+        let listeners = || -> io::Result<Listeners> {
+            let api = subject.role_arn.as_ref().map(|_| listen(API_ADDRESS, API_PORT));
+            Ok(Listeners {
+                metadata: listen(METADATA_ADDRESS, METADATA_PORT)?,
+                api: api.transpose()?,
+            })
+        };
+        match listeners() {
+            Ok(listeners) => Some(self.metadata.serve(listeners, subject)),
+            Err(error) => {
+                tracing::error!(guest = subject.id, %error, "a guest has no metadata service");
+                None
+            }
+        }
+    }
+
     /// Directory of an image's versions.
     pub(crate) fn image_directory(&self, image_id: &str) -> PathBuf {
         self.config.directory.join("images").join(image_id)

@@ -12,7 +12,7 @@ use hearth_storage::{disk, durable};
 use hearth_token::Keyring;
 use hearth_vmm::driver::Execution;
 use hearth_wire::{
-    ApiError, Timestamp,
+    ApiError, Caller, Timestamp,
     enums::{BuildState, MicrovmImageState, MicrovmImageVersionState, MicrovmImageVersionStatus},
     page::PageKey,
 };
@@ -20,6 +20,7 @@ use tokio::sync::{Mutex as AsyncMutex, Semaphore, oneshot};
 
 use crate::{
     LifecycleError,
+    connector::record::ConnectorRecord,
     image::{
         record::{ImageRecord, VersionRecord},
         task,
@@ -27,6 +28,7 @@ use crate::{
     microvm::{
         Message, Microvm, MicrovmRecord,
         gate::{self, GateError, Passage},
+        meter,
         record::Stage,
         task::Task,
     },
@@ -57,11 +59,12 @@ pub(crate) struct Inner {
     started_at: Timestamp,
 }
 
-/// Images by id, versions by key.
+/// Images and connectors by id, versions by key.
 #[derive(Default)]
 pub(crate) struct Catalog {
     pub images: HashMap<String, ImageRecord>,
     pub versions: HashMap<String, VersionRecord>,
+    pub connectors: HashMap<String, ConnectorRecord>,
 }
 
 impl Catalog {
@@ -70,6 +73,14 @@ impl Catalog {
         self.images.values().find(|image| {
             image.name == arn.name && image.account == arn.account && image.region == arn.region
         })
+    }
+
+    /// The caller's connectors.
+    pub(crate) fn connectors_of(&self, caller: &Caller) -> impl Iterator<Item = &ConnectorRecord> {
+        let (account, region) = (caller.account_id.clone(), caller.region.clone());
+        self.connectors
+            .values()
+            .filter(move |connector| connector.account == account && connector.region == region)
     }
 
     /// An image's versions, newest first.
@@ -104,6 +115,9 @@ impl Service {
         for version in node.state.all::<VersionRecord>(Table::Versions).await? {
             catalog.versions.insert(version.key(), version);
         }
+        for connector in node.state.all::<ConnectorRecord>(Table::Connectors).await? {
+            catalog.connectors.insert(connector.id.clone(), connector);
+        }
         let bases = node.state.all(Table::Bases).await?;
         let records = node.state.all::<MicrovmRecord>(Table::Microvms).await?;
         let concurrent_builds = node.config.concurrent_builds;
@@ -123,6 +137,7 @@ impl Service {
         service.recover(records).await?;
         service.go_on_with_builds().await;
         tokio::spawn(service.clone().keep_house());
+        tokio::spawn(service.clone().keep_meters());
         Ok(service)
     }
 
@@ -137,6 +152,13 @@ impl Service {
     /// Id of the MicroVM whose endpoint this is.
     pub fn find_endpoint(&self, endpoint_id: &str) -> Option<String> {
         locked(&self.inner.endpoints).get(endpoint_id).cloned()
+    }
+
+    /// The ARN of the image that an account's MicroVM was launched from.
+    pub fn image_of(&self, account: &str, microvm_id: &str) -> Option<String> {
+        let microvm = self.microvm(microvm_id)?;
+        let record = microvm.record.borrow();
+        (record.account == account).then(|| record.image_arn.clone())
     }
 
     /// Waits at the gate of a MicroVM.
@@ -212,7 +234,8 @@ impl Service {
         let host = &self.node().host;
         let found = match &record.guest {
             Some(guest) if !matches!(record.stage, Stage::Terminated | Stage::Suspended) => {
-                host.adopt(guest).await?
+                let egress = self.config().network.egress(&record.ways);
+                host.adopt(guest, egress).await?
             }
             _ => None,
         };
@@ -252,6 +275,9 @@ impl Service {
 
     async fn go_on_with_builds(&self) {
         let catalog = self.inner.catalog.lock().await;
+        for id in catalog.connectors.keys() {
+            self.settle_connector(id.clone());
+        }
         for version in catalog.versions.values() {
             match version.state {
                 MicrovmImageVersionState::Pending | MicrovmImageVersionState::InProgress => {
@@ -334,7 +360,8 @@ impl Service {
             }
         });
         settled.await?;
-        if outcome.is_ok() {
+        if let Ok(made) = &outcome {
+            meter::built(self.node(), &version, made.bytes());
             let directory = self.node().version_directory(&version.image_id, &version.version);
             if let Ok(snapshot) = self.node().host.open_snapshot(&directory) {
                 self.node().pool.refill(&snapshot);

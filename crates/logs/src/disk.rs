@@ -16,6 +16,9 @@ pub(crate) struct Meta {
     pub(crate) account: String,
     pub(crate) name: String,
     pub(crate) created_ms: i64,
+    /// How long a group keeps its events; `None` leaves it to [`crate::Limits::retention_days`]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) retention_days: Option<u32>,
 }
 
 const VERSION: u32 = 1;
@@ -28,6 +31,7 @@ impl Meta {
             account: account.to_owned(),
             name: name.to_owned(),
             created_ms: crate::now_ms(),
+            retention_days: None,
         }
     }
 }
@@ -55,6 +59,16 @@ pub(crate) fn create(place: &Path, meta: &Meta) -> io::Result<()> {
     sync(&new)?;
     fs::rename(&new, place)?;
     sync(parent)
+}
+
+/// Changes what a directory says of itself, wholly or not at all.
+pub(crate) fn rewrite(place: &Path, meta: &Meta) -> io::Result<()> {
+    let new = place.join(".meta.json");
+    let file = fs::File::create(&new)?;
+    serde_json::to_writer(&file, meta)?;
+    file.sync_all()?;
+    fs::rename(&new, place.join(META))?;
+    sync(place)
 }
 
 /// Removes a directory; a crash in between leaves nothing that counts.

@@ -5,7 +5,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::{
-        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicI64, Ordering},
     },
 };
@@ -25,6 +25,7 @@ type Streams = BTreeMap<String, Arc<Stream>>;
 pub(crate) struct Group {
     pub(crate) name: String,
     pub(crate) created_ms: i64,
+    meta: Mutex<Meta>,
     dir: PathBuf,
     streams: RwLock<Streams>,
     bytes: AtomicI64,
@@ -54,8 +55,9 @@ pub(crate) fn load(
 impl Group {
     fn new(dir: PathBuf, meta: Meta) -> Self {
         Self {
-            name: meta.name,
+            name: meta.name.clone(),
             created_ms: meta.created_ms,
+            meta: Mutex::new(meta),
             dir,
             streams: RwLock::default(),
             bytes: AtomicI64::new(0),
@@ -103,6 +105,38 @@ impl Group {
 
     pub(crate) fn add(&self, bytes: i64) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// How long the group keeps its events, where that was set.
+    pub(crate) fn retention_days(&self) -> Option<u32> {
+        self.meta
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retention_days
+    }
+
+    /// Sets how long the group keeps its events, durably.
+    pub(crate) fn set_retention(&self, days: Option<u32>) -> Result<(), LogsError> {
+        let mut meta = self.meta.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = meta.clone();
+        changed.retention_days = days;
+        disk::rewrite(&self.dir, &changed)?;
+        *meta = changed;
+        Ok(())
+    }
+
+    /// Drops the segments to which nothing was written since `before`.
+    pub(crate) fn expire(&self, before_ms: i64) {
+        let streams: Vec<_> = self.streams().values().cloned().collect();
+        for stream in streams {
+            while stream.bytes() > 0 && stream.oldest_ms() < before_ms {
+                let freed = stream.drop_oldest();
+                self.add(-freed);
+                if freed == 0 {
+                    break;
+                }
+            }
+        }
     }
 
     /// Drops the oldest segments, and streams left empty by that, until the group is within its limit.

@@ -42,6 +42,9 @@ pub const MAX_MESSAGE_BYTES: usize = 256 << 10;
 /// How long a line may wait in memory.
 const FLUSH_EVERY: Duration = Duration::from_millis(150);
 
+/// How often old events are dropped.
+const EXPIRE_EVERY: Duration = Duration::from_secs(3600);
+
 /// What keeps logs from filling the disk.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -49,6 +52,8 @@ pub struct Limits {
     pub stream_bytes: u64,
     /// A group keeps about this much over all its streams
     pub group_bytes: u64,
+    /// For how many days a group keeps events that has no retention of its own; 0 keeps them for ever
+    pub retention_days: u32,
     /// How many groups an account may have
     pub groups_per_account: usize,
     /// What a stream may take in over time
@@ -62,6 +67,7 @@ impl Default for Limits {
         Self {
             stream_bytes: 64 << 20,
             group_bytes: 1 << 30,
+            retention_days: 0,
             groups_per_account: 10_000,
             bytes_per_second: 1 << 20,
             burst_bytes: 8 << 20,
@@ -105,6 +111,7 @@ impl Logs {
             wake: Arc::clone(&wake),
         });
         tokio::spawn(flush_in_turn(Arc::downgrade(&inner), wake));
+        tokio::spawn(expire_in_turn(Arc::downgrade(&inner)));
         Ok(Self { inner })
     }
 
@@ -233,6 +240,21 @@ impl Inner {
         Ok(read::page(&stream, query)?)
     }
 
+    /// Drops what is older than its group keeps.
+    pub(crate) fn expire(&self, now_ms: i64) {
+        const DAY_MS: i64 = 24 * 3600 * 1000;
+        let groups: Vec<_> = {
+            let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
+            groups.values().cloned().collect()
+        };
+        for group in groups {
+            match group.retention_days().unwrap_or(self.limits.retention_days) {
+                0 => {}
+                days => group.expire(now_ms - i64::from(days) * DAY_MS),
+            }
+        }
+    }
+
     fn flush_dirty(&self) {
         let dirty = std::mem::take(&mut *self.dirty.lock().unwrap_or_else(PoisonError::into_inner));
         for (group, stream) in dirty {
@@ -257,6 +279,15 @@ async fn flush_in_turn(logs: Weak<Inner>, wake: Arc<Notify>) {
         tokio::time::sleep(FLUSH_EVERY).await;
         let Some(inner) = logs.upgrade() else { return };
         let _ = tokio::task::spawn_blocking(move || inner.flush_dirty()).await;
+    }
+}
+
+/// Drops old events every hour.
+async fn expire_in_turn(logs: Weak<Inner>) {
+    loop {
+        let Some(inner) = logs.upgrade() else { return };
+        let _ = tokio::task::spawn_blocking(move || inner.expire(now_ms())).await;
+        tokio::time::sleep(EXPIRE_EVERY).await;
     }
 }
 

@@ -53,6 +53,8 @@ fn dispatch(logs: &Inner, caller: &Caller, operation: &str, body: Value) -> Resu
         "CreateLogGroup" => describe::create_log_group(logs, caller, input(body)?),
         "DeleteLogGroup" => describe::delete_log_group(logs, caller, input(body)?),
         "DescribeLogGroups" => describe::describe_log_groups(logs, caller, input(body)?),
+        "PutRetentionPolicy" => describe::put_retention_policy(logs, caller, input(body)?),
+        "DeleteRetentionPolicy" => describe::delete_retention_policy(logs, caller, input(body)?),
         "CreateLogStream" => describe::create_log_stream(logs, caller, input(body)?),
         "DeleteLogStream" => describe::delete_log_stream(logs, caller, input(body)?),
         "DescribeLogStreams" => describe::describe_log_streams(logs, caller, input(body)?),

@@ -484,3 +484,51 @@ proptest! {
         });
     }
 }
+
+#[tokio::test]
+async fn a_group_forgets_what_is_older_than_it_keeps() {
+    const DAY_MS: i64 = 24 * 3600 * 1000;
+    let (dir, logs) = logs().await;
+    let mut writer = logs.writer(ME, GROUP, STREAM).await.expect("a writer");
+    writer.line("old");
+    writer.flush().await.expect("written");
+    logs.inner.expire(now_ms() + 1000 * DAY_MS);
+    assert_eq!(
+        messages(&logs, head()).await,
+        ["old"],
+        "for ever, where nothing was set"
+    );
+
+    let group = json!({ "logGroupName": GROUP });
+    let put = |days: i64| json!({ "logGroupName": GROUP, "retentionInDays": days });
+    let refused = call(&logs, "PutRetentionPolicy", put(2))
+        .await
+        .expect_err("no such choice");
+    assert_eq!(
+        (refused.status, refused.type_name),
+        (400, "InvalidParameterException")
+    );
+    call(&logs, "PutRetentionPolicy", put(3)).await.expect("set");
+    logs.inner.expire(now_ms() + 2 * DAY_MS);
+    assert_eq!(messages(&logs, head()).await, ["old"]);
+    logs.inner.expire(now_ms() + 4 * DAY_MS);
+    assert!(messages(&logs, head()).await.is_empty());
+    writer.line("new");
+    writer.flush().await.expect("written");
+    assert_eq!(messages(&logs, head()).await, ["new"]);
+
+    let told = async |logs: &Logs| {
+        let groups = call(logs, "DescribeLogGroups", json!({}))
+            .await
+            .expect("described");
+        groups["logGroups"][0]["retentionInDays"].clone()
+    };
+    drop(writer);
+    drop(logs);
+    let logs = Logs::open_with(dir.path(), small()).await.expect("opens again");
+    assert_eq!(told(&logs).await, json!(3));
+    call(&logs, "DeleteRetentionPolicy", group)
+        .await
+        .expect("removed");
+    assert_eq!(told(&logs).await, Value::Null);
+}

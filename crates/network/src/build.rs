@@ -12,12 +12,13 @@ use rtnetlink::{
 use tokio::runtime;
 
 use crate::{
-    NetworkConfig, NetworkError,
+    Egress, NetworkConfig, NetworkError,
     error::While,
     namespace::Namespace,
     nft,
     resolver::Sockets,
     rules::{self, VETH},
+    slot::{API_ADDRESS, METADATA_ADDRESS},
     sysctl,
     tap::{self, TAP},
 };
@@ -82,7 +83,7 @@ pub(crate) fn make(
 }
 
 /// Takes over a namespace whose VM outlived an earlier daemon. Run it on a thread of its own.
-pub(crate) fn adopt(config: &NetworkConfig, name: &str) -> Result<Built, NetworkError> {
+pub(crate) fn adopt(config: &NetworkConfig, name: &str, egress: &Egress) -> Result<Built, NetworkError> {
     let namespace = Namespace::mounted(&config.mount(name)).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => NetworkError::Unknown(name.into()),
         _ => NetworkError::Io {
@@ -93,8 +94,11 @@ pub(crate) fn adopt(config: &NetworkConfig, name: &str) -> Result<Built, Network
     namespace
         .enter()
         .during(|| format!("entering the namespace {name}"))?;
-    // The rules of this daemon's version and configuration; connections stay, since conntrack is not touched.
-    nft::apply(&rules::namespace(config))?;
+    // The rules of this daemon's version and configuration; connections stay, since conntrack is not touched. What is
+    // the same already stays, too: with it the addresses of names that the guest knows.
+    if !nft::has_chain("guest", &rules::namespace_mark(config, egress))? {
+        nft::apply(&rules::namespace(config, egress))?;
+    }
     Ok(Built {
         sockets: Sockets::bind()?,
         namespace,
@@ -112,7 +116,7 @@ async fn furnish(
         sysctl::write_if_present(&format!("ipv6/conf/{scope}/disable_ipv6"), "1")?;
     }
     // Rules first: no packet passes unfiltered, and conntrack's settings appear when its module is loaded.
-    nft::apply(&rules::namespace(config))?;
+    nft::apply(&rules::namespace(config, &Egress::internet()))?;
     sysctl::write("ipv4/ip_forward", "1")?;
     sysctl::write("ipv4/conf/all/rp_filter", "1")?;
     sysctl::write("ipv4/conf/all/send_redirects", "0")?;
@@ -122,7 +126,11 @@ async fn furnish(
     sysctl::write("netfilter/nf_conntrack_tcp_be_liberal", "1")?;
 
     let inside = netlink()?;
-    up(&inside, LinkUnspec::new_with_index(index_of("lo")?)).await?;
+    let loopback = index_of("lo")?;
+    up(&inside, LinkUnspec::new_with_index(loopback)).await?;
+    for own in [METADATA_ADDRESS, API_ADDRESS] {
+        address(&inside, loopback, own, 32).await?;
+    }
 
     let uplink = index_of(VETH)?;
     address(&inside, uplink, own_end, 31).await?;

@@ -8,10 +8,12 @@ use rtnetlink::Handle;
 use tokio::task::spawn_blocking;
 
 use crate::{
-    NetworkConfig, NetworkError, build,
+    Egress, NetworkConfig, NetworkError, build,
     error::While,
     namespace::{self, Namespace, on_own_thread},
+    nft,
     resolver::Resolver,
+    rules,
     slot::Slot,
     uplink,
 };
@@ -34,6 +36,8 @@ struct Indices {
     live: BTreeSet<u16>,
     /// Left on the machine by an earlier daemon, or by a removal that failed; neither reused nor forgotten.
     left: BTreeSet<u16>,
+    /// For which the host's table has rules of their own.
+    opened: BTreeSet<u16>,
     /// Where the search for a free one starts: an address rests as long as possible before it is used again.
     next: u32,
 }
@@ -89,7 +93,7 @@ impl Core {
             .ok_or(NetworkError::Exhausted(capacity))?;
         let (config, home, mtu) = (self.config.clone(), self.home.clone(), self.mtu);
         match on_own_thread(move || build::make(&config, &home, index, mtu)).await {
-            Ok(built) => Ok(self.slot(index, built)),
+            Ok(built) => Ok(self.slot(index, built, Egress::internet())),
             Err(error) => {
                 if let Err(left_over) = self.destroy(index).await {
                     tracing::warn!(slot = index, error = %left_over, "a half-made network slot could not be removed");
@@ -100,7 +104,7 @@ impl Core {
     }
 
     /// Takes over the namespace `name` of a VM that still runs.
-    pub(crate) async fn adopt(self: &Arc<Self>, name: &str) -> Result<Slot, NetworkError> {
+    pub(crate) async fn adopt(self: &Arc<Self>, name: &str, egress: Egress) -> Result<Slot, NetworkError> {
         let index = self
             .config
             .index(name)
@@ -112,9 +116,14 @@ impl Core {
             }
             indices.left.remove(&index);
         }
-        let (config, owned) = (self.config.clone(), name.to_owned());
-        match on_own_thread(move || build::adopt(&config, &owned)).await {
-            Ok(built) => Ok(self.slot(index, built)),
+        let (config, owned, wanted) = (self.config.clone(), name.to_owned(), egress.clone());
+        let adopted = async {
+            let built = on_own_thread(move || build::adopt(&config, &owned, &wanted)).await?;
+            self.open_host(index, &egress).await?;
+            Ok(built)
+        };
+        match adopted.await {
+            Ok(built) => Ok(self.slot(index, built, egress)),
             Err(error) => {
                 let mut indices = self.indices();
                 indices.live.remove(&index);
@@ -133,9 +142,63 @@ impl Core {
         indices.left.insert(index);
     }
 
-    fn slot(self: &Arc<Self>, index: u16, built: build::Built) -> Slot {
-        let resolver = Resolver::start(built.sockets, self.config.resolvers.clone());
-        Slot::new(self.clone(), index, built.namespace, resolver)
+    fn slot(self: &Arc<Self>, index: u16, built: build::Built, egress: Egress) -> Slot {
+        let namespace = Arc::new(built.namespace);
+        let resolver = Resolver::start(
+            built.sockets,
+            self.config.resolvers.clone(),
+            namespace.clone(),
+            &egress,
+        );
+        Slot::new(self.clone(), index, namespace, resolver, egress)
+    }
+
+    /// Gives a slot's namespace other rules, all at once, and the host's table what they need.
+    pub(crate) async fn apply(
+        &self,
+        index: u16,
+        namespace: Arc<Namespace>,
+        egress: Egress,
+    ) -> Result<(), NetworkError> {
+        self.open_host(index, &egress).await?;
+        let config = self.config.clone();
+        on_own_thread(move || {
+            namespace
+                .enter()
+                .during(|| "entering a slot's namespace".into())?;
+            nft::apply(&rules::namespace(&config, &egress))
+        })
+        .await
+    }
+
+    /// The host's rules of one slot: none for the default, whose rules are there for all.
+    async fn open_host(&self, index: u16, egress: &Egress) -> Result<(), NetworkError> {
+        self.close_host(index).await?;
+        if *egress == Egress::internet() {
+            return Ok(());
+        }
+        self.on_the_host(rules::host_slot(&self.config, index, egress))
+            .await?;
+        self.indices().opened.insert(index);
+        Ok(())
+    }
+
+    async fn close_host(&self, index: u16) -> Result<(), NetworkError> {
+        if self.indices().opened.contains(&index) {
+            self.on_the_host(rules::host_slot_removal(&self.config, index))
+                .await?;
+            self.indices().opened.remove(&index);
+        }
+        Ok(())
+    }
+
+    async fn on_the_host(&self, batch: String) -> Result<(), NetworkError> {
+        let home = self.home.clone();
+        on_own_thread(move || {
+            home.enter().during(|| "entering the host's namespace".into())?;
+            nft::apply(&batch)
+        })
+        .await
     }
 
     /// Removes a slot's link and namespace, or what exists of them, and frees its index.
@@ -151,6 +214,7 @@ impl Core {
     }
 
     async fn remove(&self, index: u16) -> Result<(), NetworkError> {
+        self.close_host(index).await?;
         let name = self.config.name(index);
         // The link goes first and by itself: a namespace lingers while any socket in it is open.
         let link = uplink::links(&self.netlink)

@@ -10,8 +10,8 @@ use tokio::{
 };
 
 use crate::{
-    NetworkConfig, NetworkError, Slot, build, core::Core, error::While, forwarding, namespace::Namespace,
-    nft, rules, uplink,
+    Egress, NetworkConfig, NetworkError, Slot, build, core::Core, error::While, forwarding,
+    namespace::Namespace, nft, rules, uplink,
 };
 
 /// The machine's network for MicroVMs: the host's rules and a pool of ready slots. Clones share it.
@@ -99,11 +99,11 @@ impl Network {
             .map_err(|_| NetworkError::WorkerLost)?
     }
 
-    /// Takes over the namespace of a VM that outlived an earlier daemon: brings its rules up to date and starts its
-    /// resolver. Call it before [`Network::sweep`].
-    pub async fn adopt(&self, name: &str) -> Result<Slot, NetworkError> {
+    /// Takes over the namespace of a VM that outlived an earlier daemon: brings its rules up to date, which never open
+    /// more than `egress` on the way, and starts its resolver. Call it before [`Network::sweep`].
+    pub async fn adopt(&self, name: &str, egress: Egress) -> Result<Slot, NetworkError> {
         let (core, name) = (self.0.core.clone(), name.to_owned());
-        tokio::spawn(async move { core.adopt(&name).await })
+        tokio::spawn(async move { core.adopt(&name, egress).await })
             .await
             .map_err(|_| NetworkError::WorkerLost)?
     }

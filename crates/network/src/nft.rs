@@ -7,7 +7,7 @@ use crate::{NetworkError, error::While};
 
 /// Applies one batch, all or nothing, in the calling thread's network namespace (a child process inherits it).
 pub(crate) fn apply(batch: &str) -> Result<(), NetworkError> {
-    let mut child = spawn()?;
+    let mut child = spawn(&["-f", "-"])?;
     let written = match child.stdin.take() {
         Some(mut stdin) => stdin.write_all(batch.as_bytes()),
         None => Ok(()),
@@ -21,11 +21,17 @@ pub(crate) fn apply(batch: &str) -> Result<(), NetworkError> {
     written.during(|| "sending rules to nft".into())
 }
 
-fn spawn() -> Result<Child, NetworkError> {
+/// Whether an IPv4 table of the calling thread's network namespace has this chain.
+pub(crate) fn has_chain(table: &str, chain: &str) -> Result<bool, NetworkError> {
+    let listed = spawn(&["list", "chain", "ip", table, chain])?.wait_with_output();
+    Ok(listed.during(|| "waiting for nft".into())?.status.success())
+}
+
+fn spawn(arguments: &[&str]) -> Result<Child, NetworkError> {
     // The second is where Debian puts it, for a daemon whose PATH lacks the directory.
     for program in ["nft", "/usr/sbin/nft"] {
         let child = Command::new(program)
-            .args(["-f", "-"])
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

@@ -1,7 +1,9 @@
+mod names;
+
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket},
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -14,7 +16,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{NetworkError, error::While};
+use self::names::Names;
+use crate::{Egress, NetworkError, error::While, namespace::Namespace};
 
 /// Port of DNS (RFC 1035).
 const PORT: u16 = 53;
@@ -50,40 +53,62 @@ impl Sockets {
     }
 }
 
-/// A guest's resolver: relays DNS messages to the host's name servers, unread but for their header. Ends when dropped.
-pub(crate) struct Resolver(AbortHandle);
+/// A guest's resolver: relays DNS messages to the host's name servers, unread but for their header, unless the guest may
+/// reach names of its own: then it answers for those alone, and opens the addresses it answers. Ends when dropped.
+pub(crate) struct Resolver {
+    task: AbortHandle,
+    relay: Arc<Relay>,
+}
 
 impl Resolver {
     /// Serves the sockets on the current runtime. `upstreams` empty means those of the host.
-    pub(crate) fn start(sockets: Sockets, upstreams: Vec<SocketAddr>) -> Self {
+    pub(crate) fn start(
+        sockets: Sockets,
+        upstreams: Vec<SocketAddr>,
+        namespace: Arc<Namespace>,
+        egress: &Egress,
+    ) -> Self {
         let relay = Arc::new(Relay {
             upstreams,
             permits: Arc::new(Semaphore::new(MAX_QUERIES)),
+            names: RwLock::new(Arc::new(Names::of(egress))),
+            namespace,
         });
+        let serving = relay.clone();
         let task = tokio::spawn(async move {
             let serve = async {
                 let udp = Arc::new(UdpSocket::from_std(sockets.udp)?);
                 let tcp = TcpListener::from_std(sockets.tcp)?;
-                tokio::join!(serve_udp(&relay, &udp), serve_tcp(&relay, &tcp));
+                tokio::join!(serve_udp(&serving, &udp), serve_tcp(&serving, &tcp));
                 io::Result::Ok(())
             };
             if let Err(error) = serve.await {
                 tracing::error!(%error, "a guest's resolver could not be started");
             }
         });
-        Self(task.abort_handle())
+        Self {
+            task: task.abort_handle(),
+            relay,
+        }
+    }
+
+    /// From now on answers for what `egress` names.
+    pub(crate) fn restrict(&self, egress: &Egress) {
+        *self.relay.names.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Names::of(egress));
     }
 }
 
 impl Drop for Resolver {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
 struct Relay {
     upstreams: Vec<SocketAddr>,
     permits: Arc<Semaphore>,
+    names: RwLock<Arc<Names>>,
+    namespace: Arc<Namespace>,
 }
 
 async fn serve_udp(relay: &Arc<Relay>, socket: &Arc<UdpSocket>) {
@@ -146,8 +171,28 @@ async fn serve_client(relay: &Relay, mut stream: TcpStream) -> io::Result<()> {
 }
 
 impl Relay {
-    /// Asks one name server after the other; when none answers, says so.
+    /// The answer a guest gets: a refusal for a name it may not know, and one whose addresses are open by then.
     async fn answer<F: Future<Output = io::Result<Vec<u8>>>>(
+        &self,
+        query: &[u8],
+        ask: impl Fn(SocketAddr, Vec<u8>) -> F,
+    ) -> Vec<u8> {
+        let names = self.names.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if !names.allow(query) {
+            return failure(query, REFUSED);
+        }
+        let answer = self.relay(query, ask).await;
+        match names.open(query, &answer, self.namespace.clone()).await {
+            Ok(()) => answer,
+            Err(error) => {
+                tracing::warn!(%error, "the addresses of an allowed name could not be opened");
+                failure(query, SERVER_FAILURE)
+            }
+        }
+    }
+
+    /// Asks one name server after the other; when none answers, says so.
+    async fn relay<F: Future<Output = io::Result<Vec<u8>>>>(
         &self,
         query: &[u8],
         ask: impl Fn(SocketAddr, Vec<u8>) -> F,
@@ -159,7 +204,7 @@ impl Relay {
                 Err(_) => tracing::debug!(%upstream, "name server did not answer in time"),
             }
         }
-        server_failure(query)
+        failure(query, SERVER_FAILURE)
     }
 
     /// The host's are read anew each time: they change when a machine changes networks.
@@ -229,11 +274,15 @@ fn is_answer(message: &[u8], query: &[u8]) -> bool {
     message.len() >= HEADER && message[2] & 0x80 != 0 && message[..2] == query[..2]
 }
 
-/// The query turned into an answer with the code SERVFAIL (RFC 1035, 4.1.1).
-fn server_failure(query: &[u8]) -> Vec<u8> {
+/// Response codes (RFC 1035, 4.1.1).
+const SERVER_FAILURE: u8 = 2;
+const REFUSED: u8 = 5;
+
+/// The query turned into an answer with a code that says why there is none.
+fn failure(query: &[u8], code: u8) -> Vec<u8> {
     let mut answer = query.to_vec();
     answer[2] |= 0x80;
-    answer[3] = 0x82;
+    answer[3] = 0x80 | code;
     answer
 }
 
@@ -284,7 +333,7 @@ mod tests {
         #[test]
         fn no_message_of_a_guest_upsets_the_relay(message in proptest::collection::vec(any::<u8>(), 0..64)) {
             if is_query(&message) {
-                let failure = server_failure(&message);
+                let failure = failure(&message, SERVER_FAILURE);
                 prop_assert!(is_answer(&failure, &message));
                 prop_assert_eq!(failure[3] & 0x0f, 2);
             } else {

@@ -1,15 +1,24 @@
 use std::{
     fmt, io,
-    net::{SocketAddrV4, TcpStream as StdTcpStream},
+    net::{Ipv4Addr, SocketAddrV4, TcpListener as StdTcpListener, TcpStream as StdTcpStream},
     os::fd::OwnedFd,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use crate::{NetworkError, core::Core, namespace::Namespace, resolver::Resolver, tap};
+use crate::{Egress, NetworkError, core::Core, namespace::Namespace, resolver::Resolver, tap};
+
+/// Where a guest looks for what it is: the address of EC2's instance metadata service.
+pub const METADATA_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+/// The metadata service's port.
+pub const METADATA_PORT: u16 = 80;
+/// Where a guest with a role finds the AWS APIs.
+pub const API_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 253);
+/// The APIs' port.
+pub const API_PORT: u16 = 443;
 
 /// One network namespace, for one VMM process. Clones share it. Dropping the last clone ends its resolver (soon, not
 /// at once) and nothing else, since the MicroVM may outlive the daemon; only [`Slot::release`] destroys it.
@@ -20,13 +29,20 @@ struct Inner {
     core: Arc<Core>,
     index: u16,
     name: String,
-    namespace: Namespace,
+    namespace: Arc<Namespace>,
     /// Taken by the first release.
     resolver: Mutex<Option<Resolver>>,
+    egress: Mutex<Egress>,
 }
 
 impl Slot {
-    pub(crate) fn new(core: Arc<Core>, index: u16, namespace: Namespace, resolver: Resolver) -> Self {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        index: u16,
+        namespace: Arc<Namespace>,
+        resolver: Resolver,
+        egress: Egress,
+    ) -> Self {
         let name = core.config.name(index);
         Self(Arc::new(Inner {
             core,
@@ -34,6 +50,7 @@ impl Slot {
             name,
             namespace,
             resolver: Mutex::new(Some(resolver)),
+            egress: Mutex::new(egress),
         }))
     }
 
@@ -74,6 +91,40 @@ impl Slot {
         let socket = TcpSocket::from_std_stream(StdTcpStream::from(socket));
         socket.set_nodelay(true)?;
         socket.connect(to.into()).await
+    }
+
+    /// Sets what the guest may reach. Call it before the guest runs: the new rules replace the old ones all at once, but
+    /// connections that were open stay open.
+    pub async fn apply(&self, egress: &Egress) -> Result<(), NetworkError> {
+        if *self.egress() == *egress {
+            return Ok(());
+        }
+        let (core, index) = (self.0.core.clone(), self.0.index);
+        let (namespace, wanted) = (self.0.namespace.clone(), egress.clone());
+        tokio::spawn(async move { core.apply(index, namespace, wanted).await })
+            .await
+            .map_err(|_| NetworkError::WorkerLost)??;
+        let resolver = self.0.resolver.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(resolver) = &*resolver {
+            resolver.restrict(egress);
+        }
+        *self.egress() = egress.clone();
+        Ok(())
+    }
+
+    fn egress(&self) -> MutexGuard<'_, Egress> {
+        self.0.egress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Listens in the namespace, at [`METADATA_ADDRESS`] and [`METADATA_PORT`] or [`API_ADDRESS`] and [`API_PORT`]; the
+    /// guest reaches nothing else. The listener must end before the slot is released.
+    pub fn listen(&self, address: SocketAddrV4) -> io::Result<TcpListener> {
+        let listener = self
+            .0
+            .namespace
+            .visit(&self.0.core.home, || StdTcpListener::bind(address))?;
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener)
     }
 
     /// Destroys namespace, links and mount; the VMM must have ended. It happens once, whichever clone asks, and runs to

@@ -3,21 +3,33 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
-use hearth_s3::{S3, SecretKey, SecretKeys};
+use hearth_s3::{S3, SecretKeys};
 use hearth_storage::objects::Objects;
+use hearth_wire::{ApiError, Call, ErrorKind, Guard};
 
 struct OneKey;
 
 #[async_trait::async_trait]
 impl SecretKeys for OneKey {
-    async fn find(&self, access_key_id: &str) -> Option<SecretKey> {
-        let key = SecretKey {
-            secret: "secret".into(),
-            account_id: "111111111111".into(),
-            session_token: None,
-        };
-        (access_key_id == "AKIDEXAMPLE").then_some(key)
+    async fn secret(&self, access_key_id: &str) -> Option<String> {
+        (access_key_id == "AKIDEXAMPLE").then(|| "secret".into())
     }
+
+    async fn account(&self, _access_key_id: &str, session_token: Option<&str>) -> Result<String, ApiError> {
+        match session_token {
+            None => Ok("111111111111".into()),
+            Some(_) => Err(ApiError::silent(ErrorKind::UnrecognizedClient)),
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Guard for OneKey {
+    async fn admit(&self, _call: &Call) -> Result<(), ApiError> {
+        Ok(())
+    }
+
+    async fn ended(&self, _call: &Call, _status: u16, _error: Option<&str>) {}
 }
 
 #[tokio::main]
@@ -26,7 +38,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (Some(dir), Some(port)) = (arguments.next(), arguments.next()) else {
         return Err("serve DIR PORT".into());
     };
-    let service = S3::new(Objects::open(&PathBuf::from(dir)).await?, Arc::new(OneKey));
+    let service = S3::new(
+        Objects::open(&PathBuf::from(dir)).await?,
+        Arc::new(OneKey),
+        Arc::new(OneKey),
+    );
     let listener = tokio::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port.parse()?))).await?;
     loop {
         let (connection, _) = listener.accept().await?;

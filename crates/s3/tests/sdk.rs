@@ -602,3 +602,49 @@ async fn a_presigned_url_works_without_a_header() {
     let forged = fetch(target.replace("/bucket/k", "/bucket/j")).await;
     assert!(forged.contains("SignatureDoesNotMatch"), "{forged}");
 }
+
+#[tokio::test]
+async fn what_the_guard_refuses_is_refused_by_every_way_to_it() {
+    let server = Server::start().await;
+    let client = server.me();
+    client.create_bucket().bucket("bucket").send().await.unwrap();
+    put(&client, "open", b"x").await;
+    let denied = code("AccessDenied", 403);
+    let object = |key: &str| {
+        let identifier = aws_sdk_s3::types::ObjectIdentifier::builder().key(key).build();
+        identifier.expect("a key")
+    };
+    let get = client.get_object().bucket("bucket").key("secret").send().await;
+    assert_eq!(refusal(get), denied);
+    let put = client.put_object().bucket("bucket").key("secret").send().await;
+    assert_eq!(refusal(put), denied);
+    let from = client
+        .copy_object()
+        .bucket("bucket")
+        .key("copy")
+        .copy_source("bucket/secret")
+        .send()
+        .await;
+    assert_eq!(refusal(from), denied);
+    let to = client
+        .copy_object()
+        .bucket("bucket")
+        .key("secret")
+        .copy_source("bucket/open")
+        .send()
+        .await;
+    assert_eq!(refusal(to), denied);
+    let delete = aws_sdk_s3::types::Delete::builder()
+        .objects(object("open"))
+        .objects(object("secret"))
+        .build()
+        .expect("objects");
+    let deleted = client
+        .delete_objects()
+        .bucket("bucket")
+        .delete(delete)
+        .send()
+        .await;
+    assert_eq!(refusal(deleted), denied);
+    assert_eq!(crate::get(&client, "open").await, b"x");
+}

@@ -43,10 +43,16 @@ pub enum Table {
     Versions,
     /// MicroVMs.
     Microvms,
+    /// Network connectors with their versions.
+    Connectors,
     /// Container bases.
     Bases,
     /// Access keys.
     AccessKeys,
+    /// Roles.
+    Roles,
+    /// What was used, an hour a record.
+    Usage,
     /// The node's own secrets and settings.
     Settings,
 }
@@ -57,41 +63,60 @@ impl Table {
             Table::Images => "images",
             Table::Versions => "versions",
             Table::Microvms => "microvms",
+            Table::Connectors => "connectors",
             Table::Bases => "bases",
             Table::AccessKeys => "access_keys",
+            Table::Roles => "roles",
+            Table::Usage => "usage",
             Table::Settings => "settings",
         }
     }
 
     /// Statements are fixed texts: nothing from outside ever becomes part of one.
-    const fn statements(self) -> (&'static str, &'static str, &'static str) {
+    const fn statements(self) -> Statements {
         macro_rules! of {
             ($table:literal) => {
-                (
-                    concat!(
+                Statements {
+                    put: concat!(
                         "INSERT INTO ",
                         $table,
                         " (id, account, record) VALUES ($1, $2, $3) ",
                         "ON CONFLICT (id) DO UPDATE SET account = excluded.account, record = excluded.record"
                     ),
-                    concat!("DELETE FROM ", $table, " WHERE id = $1"),
-                    concat!("SELECT id, record FROM ", $table),
-                )
+                    delete: concat!("DELETE FROM ", $table, " WHERE id = $1"),
+                    select: concat!("SELECT id, record FROM ", $table),
+                    select_range: concat!(
+                        "SELECT id, record FROM ",
+                        $table,
+                        " WHERE id >= $1 AND id < $2 ORDER BY id"
+                    ),
+                    delete_range: concat!("DELETE FROM ", $table, " WHERE id >= $1 AND id < $2"),
+                }
             };
         }
         match self {
             Table::Images => of!("images"),
             Table::Versions => of!("versions"),
             Table::Microvms => of!("microvms"),
+            Table::Connectors => of!("connectors"),
             Table::Bases => of!("bases"),
             Table::AccessKeys => of!("access_keys"),
+            Table::Roles => of!("roles"),
+            Table::Usage => of!("usage"),
             Table::Settings => of!("settings"),
         }
     }
 }
 
 /// Every step of the schema, in order; a step that was released never changes.
-const STEPS: [(&str, &str); 1] = [("records", include_str!("../migrations/0001_records.sql"))];
+const STEPS: [(&str, &str); 3] = [
+    ("records", include_str!("../migrations/0001_records.sql")),
+    (
+        "roles_and_usage",
+        include_str!("../migrations/0002_roles_and_usage.sql"),
+    ),
+    ("connectors", include_str!("../migrations/0003_connectors.sql")),
+];
 
 /// The migrations. The library's macro for them would compile the whole database engine a second time.
 fn schema() -> Migrator {
@@ -105,6 +130,14 @@ fn schema() -> Migrator {
         )
     });
     Migrator::with_migrations(steps.collect())
+}
+
+struct Statements {
+    put: &'static str,
+    delete: &'static str,
+    select: &'static str,
+    select_range: &'static str,
+    delete_range: &'static str,
 }
 
 /// Changes that are committed together.
@@ -185,10 +218,13 @@ impl State {
     pub async fn commit(&self, changes: Changes) -> Result<(), StateError> {
         let mut transaction = self.pool.begin().await?;
         for change in changes.0 {
-            let (put, delete, _) = change.table.statements();
+            let statements = change.table.statements();
             let query = match &change.record {
-                Some((account, text)) => sqlx::query(put).bind(&change.id).bind(account).bind(text),
-                None => sqlx::query(delete).bind(&change.id),
+                Some((account, text)) => sqlx::query(statements.put)
+                    .bind(&change.id)
+                    .bind(account)
+                    .bind(text),
+                None => sqlx::query(statements.delete).bind(&change.id),
             };
             query.execute(&mut *transaction).await?;
         }
@@ -209,24 +245,48 @@ impl State {
 
     /// All records of a table. One that cannot be read is an error: state is never dropped in silence.
     pub async fn all<T: DeserializeOwned>(&self, table: Table) -> Result<Vec<T>, StateError> {
-        let (_, _, select) = table.statements();
-        let rows = sqlx::query(select).fetch_all(&self.pool).await?;
-        rows.into_iter()
-            .map(|row| {
-                let (id, text): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-                serde_json::from_str(&text).map_err(|source| StateError::Record {
-                    table: table.name(),
-                    id,
-                    source,
-                })
-            })
-            .collect()
+        let rows = sqlx::query(table.statements().select)
+            .fetch_all(&self.pool)
+            .await?;
+        read(table, rows)
+    }
+
+    /// The records whose ids sort from `first` on and before `end`, in that order.
+    pub async fn range<T: DeserializeOwned>(
+        &self,
+        table: Table,
+        first: &str,
+        end: &str,
+    ) -> Result<Vec<T>, StateError> {
+        let query = sqlx::query(table.statements().select_range);
+        let rows = query.bind(first).bind(end).fetch_all(&self.pool).await?;
+        read(table, rows)
+    }
+
+    /// Deletes what [`State::range`] gives.
+    pub async fn remove_range(&self, table: Table, first: &str, end: &str) -> Result<(), StateError> {
+        let query = sqlx::query(table.statements().delete_range);
+        query.bind(first).bind(end).execute(&self.pool).await?;
+        Ok(())
     }
 
     /// Closes the database after its last commit.
     pub async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+fn read<T: DeserializeOwned>(table: Table, rows: Vec<sqlx::sqlite::SqliteRow>) -> Result<Vec<T>, StateError> {
+    rows.into_iter()
+        .map(|row| {
+            let (id, text): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+            serde_json::from_str(&text).map_err(|source| StateError::Record {
+                table: table.name(),
+                id,
+                source,
+            })
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -281,5 +341,21 @@ mod tests {
             .expect_err("refused")
             .to_string();
         assert!(error.contains("m-1") && error.contains("microvms"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_range_is_read_and_removed_without_its_end() {
+        let directory = tempfile::tempdir().expect("temp dir");
+        let state = State::open(&directory.path().join("state.db"))
+            .await
+            .expect("opens");
+        for id in ["c", "a", "b", "d"] {
+            state.put(Table::Usage, id, "1", &id).await.expect("written");
+        }
+        let range = async || state.range::<String>(Table::Usage, "b", "d").await.expect("read");
+        assert_eq!(range().await, ["b", "c"]);
+        state.remove_range(Table::Usage, "b", "d").await.expect("removed");
+        assert!(range().await.is_empty());
+        assert_eq!(state.all::<String>(Table::Usage).await.expect("read").len(), 2);
     }
 }

@@ -113,6 +113,51 @@ wire_enum! {
     /// Operating-system capabilities beyond the default set.
     Capability { All = "ALL" }
 }
+wire_enum! {
+    /// Where a network connector or one of its versions stands (spec 4.7).
+    ConnectorState {
+        Pending = "PENDING",
+        Active = "ACTIVE",
+        Inactive = "INACTIVE",
+        Failed = "FAILED",
+        Deleting = "DELETING",
+        DeleteFailed = "DELETE_FAILED",
+    }
+}
+wire_enum! {
+    /// How a connector's latest change stands; the connector itself stays ACTIVE meanwhile.
+    ConnectorUpdateStatus { Successful = "Successful", Failed = "Failed", InProgress = "InProgress" }
+}
+wire_enum! {
+    /// Why a connector or a change of it failed.
+    ConnectorReasonCode {
+        DisallowedByVpcEncryptionControl = "DisallowedByVpcEncryptionControl",
+        Ec2RequestLimitExceeded = "Ec2RequestLimitExceeded",
+        InsufficientRolePermissions = "InsufficientRolePermissions",
+        InternalError = "InternalError",
+        InternetGatewayNotAttached = "InternetGatewayNotAttached",
+        InvalidSecurityGroup = "InvalidSecurityGroup",
+        InvalidSubnet = "InvalidSubnet",
+        SecurityGroupsPerInterfaceLimitExceeded = "SecurityGroupsPerInterfaceLimitExceeded",
+        SubnetOutOfIpAddresses = "SubnetOutOfIPAddresses",
+    }
+}
+wire_enum! {
+    /// The kind of a connector.
+    ConnectorType { VpcEgress = "VPC_EGRESS" }
+}
+wire_enum! {
+    /// What a connector's addresses are.
+    NetworkProtocol { Ipv4 = "IPv4", DualStack = "DualStack" }
+}
+wire_enum! {
+    /// What a connector is for.
+    ComputeResourceType { MicroVm = "MicroVm", WebFunction = "WebFunction" }
+}
+wire_enum! {
+    /// Whose address a connector's traffic has.
+    ElasticIpType { None = "None", ServiceManaged = "ServiceManaged" }
+}
 
 #[cfg(test)]
 mod tests {

@@ -49,12 +49,16 @@ error_kinds! {
     TooManyRequests = 429 "TooManyRequestsException";
     /// As [`ErrorKind::InternalServer`], for tags and lambda-core.
     Service = 500 "ServiceException";
+    /// As [`ErrorKind::ResourceNotFound`], for lambda-core.
+    ConnectorNotFound = 404 "ResourceNotFoundException";
     /// The account has too many connectors; lambda-core only.
     NetworkConnectorLimitExceeded = 400 "NetworkConnectorLimitExceededException";
     /// The body cannot be read as the request's type.
     Serialization = 400 "SerializationException";
     /// No operation has this method and path.
     UnknownOperation = 404 "UnknownOperationException";
+    /// A policy that cannot be read; sts only.
+    MalformedPolicyDocument = 400 "MalformedPolicyDocumentException";
     /// No action of a query service has this name.
     InvalidAction = 400 "InvalidAction";
     /// The body is larger than the service takes.
@@ -202,6 +206,7 @@ impl ApiError {
             ErrorKind::InvalidParameterValue
             | ErrorKind::ResourceConflict
             | ErrorKind::TooManyRequests
+            | ErrorKind::ConnectorNotFound
             | ErrorKind::NetworkConnectorLimitExceeded => {
                 body.insert("Type".to_owned(), json!("User"));
             }
@@ -217,6 +222,8 @@ impl ApiError {
     const fn message_member(&self) -> &'static str {
         match self.kind {
             ErrorKind::AccessDenied | ErrorKind::Serialization | ErrorKind::UnknownOperation => "Message",
+            // As in the service model of lambda-core.
+            ErrorKind::ConnectorNotFound | ErrorKind::Service => "Message",
             _ => "message",
         }
     }
@@ -257,6 +264,10 @@ mod tests {
             (
                 ApiError::new(ErrorKind::InvalidParameterValue, "m"),
                 json!({"Type": "User", "message": "m"}),
+            ),
+            (
+                ApiError::new(ErrorKind::ConnectorNotFound, "m"),
+                json!({"Type": "User", "Message": "m"}),
             ),
             (ApiError::silent(ErrorKind::Validation), json!({"message": null})),
         ];

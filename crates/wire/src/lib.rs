@@ -9,6 +9,7 @@ mod caller;
 pub mod constraints;
 pub mod enums;
 mod error;
+mod guard;
 pub mod json;
 pub mod operations;
 pub mod page;
@@ -20,6 +21,7 @@ pub mod types;
 
 pub use caller::{Caller, partition_of};
 pub use error::{ApiError, ErrorDetails, ErrorKind};
+pub use guard::{Call, Guard, Request};
 pub use operations::{ControlPlane, Operation};
 pub use request::Labels;
 pub use sensitive::Sensitive;

@@ -159,10 +159,52 @@ operations! {
     /// Lists a resource's tags.
     ListTags: "GET" "/2017-03-31/tags/{Resource}" => 200,
         list_tags(ListTagsRequest) -> ListTagsResponse, LIST_TAGS;
+    /// Creates a network connector; it becomes ACTIVE or FAILED in the background.
+    CreateNetworkConnector: "POST" "/2026-04-04/network-connectors" => 202,
+        create_network_connector(CreateNetworkConnectorRequest) -> CreateNetworkConnectorResponse,
+        CREATE_NETWORK_CONNECTOR;
+    /// Shows a connector or one of its versions.
+    GetNetworkConnector: "GET" "/2026-04-04/network-connectors/{Identifier}" => 200,
+        get_network_connector(GetNetworkConnectorRequest) -> GetNetworkConnectorResponse, ONE_CONNECTOR;
+    /// Lists the account's connectors.
+    ListNetworkConnectors: "GET" "/2026-04-04/network-connectors" => 200,
+        list_network_connectors(ListNetworkConnectorsRequest) -> ListNetworkConnectorsResponse, LIST_CONNECTORS;
+    /// Makes a new version of a connector, when something changes.
+    UpdateNetworkConnector: "PUT" "/2026-04-04/network-connectors/{Identifier}" => 202,
+        update_network_connector(UpdateNetworkConnectorRequest) -> UpdateNetworkConnectorResponse,
+        UPDATE_NETWORK_CONNECTOR;
+    /// Deletes a connector or one of its versions.
+    DeleteNetworkConnector: "DELETE" "/2026-04-04/network-connectors/{Identifier}" => 202,
+        delete_network_connector(DeleteNetworkConnectorRequest) -> DeleteNetworkConnectorResponse, ONE_CONNECTOR;
+    /// Lists a connector's versions.
+    ListNetworkConnectorVersions: "GET" "/2026-04-04/network-connectors/{Identifier}/versions" => 200,
+        list_network_connector_versions(ListNetworkConnectorVersionsRequest)
+        -> ListNetworkConnectorVersionsResponse, LIST_CONNECTOR_VERSIONS;
     /// Our own: makes an archive a container base that Dockerfiles can name.
     ImportBase: "POST" "/hearth/v1/bases" => 200,
         import_base(ImportBaseRequest) -> ImportBaseResponse, IMPORT_BASE;
     /// Our own: lists the container bases.
     ListBases: "GET" "/hearth/v1/bases" => 200,
         list_bases(ListBasesRequest) -> ListBasesResponse, NOTHING;
+    /// Our own: makes an access key.
+    CreateKey: "POST" "/hearth/v1/keys" => 200,
+        create_key(CreateKeyRequest) -> CreateKeyResponse, CREATE_KEY;
+    /// Our own: lists access keys, never their secrets.
+    ListKeys: "GET" "/hearth/v1/keys" => 200,
+        list_keys(ListKeysRequest) -> ListKeysResponse, OF_ACCOUNT;
+    /// Our own: revokes an access key.
+    RevokeKey: "DELETE" "/hearth/v1/keys/{accessKeyId}" => 200,
+        revoke_key(RevokeKeyRequest) -> RevokeKeyResponse, REVOKE_KEY;
+    /// Our own: makes a role.
+    CreateRole: "POST" "/hearth/v1/roles" => 200,
+        create_role(CreateRoleRequest) -> CreateRoleResponse, CREATE_ROLE;
+    /// Our own: lists roles.
+    ListRoles: "GET" "/hearth/v1/roles" => 200,
+        list_roles(ListRolesRequest) -> ListRolesResponse, OF_ACCOUNT;
+    /// Our own: removes a role.
+    DeleteRole: "DELETE" "/hearth/v1/roles/{name}" => 200,
+        delete_role(DeleteRoleRequest) -> DeleteRoleResponse, DELETE_ROLE;
+    /// Our own: what an account has used.
+    GetUsage: "GET" "/hearth/v1/usage" => 200,
+        get_usage(GetUsageRequest) -> GetUsageResponse, GET_USAGE;
 }

@@ -42,6 +42,34 @@ pub fn ready_hook_required() -> ApiError {
     )
 }
 
+/// The account has as many images in the region as it may.
+pub fn too_many_images(most: usize) -> ApiError {
+    ApiError::quota(format!(
+        "The maximum number of MicroVM images ({most}) has been reached for this account."
+    ))
+}
+
+/// The image has as many versions as it may.
+pub fn too_many_versions(most: usize) -> ApiError {
+    ApiError::quota(format!(
+        "The maximum number of versions ({most}) has been reached for this MicroVM image."
+    ))
+}
+
+/// The account builds as much at a time as it may.
+pub fn too_many_builds(most: usize) -> ApiError {
+    ApiError::quota(format!(
+        "The maximum number of concurrent builds ({most}) has been reached for this account."
+    ))
+}
+
+/// More environment variables than the account may set.
+pub fn too_many_environment_variables(most: usize) -> ApiError {
+    ApiError::quota(format!(
+        "The maximum number of environment variables ({most}) has been exceeded for this MicroVM image."
+    ))
+}
+
 /// A payload for an image whose run hook is off.
 pub fn run_hook_required() -> ApiError {
     ApiError::validation("The run hook must be enabled in the MicroVM image to pass the run hook payload.")
@@ -176,4 +204,42 @@ pub fn invalid_next_token() -> ApiError {
 /// An image identifier that is no ARN, on image operations.
 pub fn invalid_arn(value: &str) -> ApiError {
     ApiError::validation(format!("Invalid ARN format: {value}"))
+}
+
+/// A connector that does not exist, where lambda-core is asked (spec 4.7).
+pub fn connector_not_found(identifier: impl Display) -> ApiError {
+    ApiError::new(
+        ErrorKind::ConnectorNotFound,
+        format!("Network connector not found for: {identifier}"),
+    )
+}
+
+/// A member that the model calls optional and the service wants (spec 4.7).
+pub fn connector_member_required(text: &'static str) -> ApiError {
+    ApiError::new(ErrorKind::InvalidParameterValue, text)
+}
+
+/// The name of a connector is taken.
+pub fn connector_exists(arn: impl Display) -> ApiError {
+    ApiError::new(
+        ErrorKind::ResourceConflict,
+        format!("Network connector already exists: {arn}"),
+    )
+}
+
+/// A connector that is being created, changed or deleted.
+pub fn connector_busy(arn: impl Display) -> ApiError {
+    ApiError::new(
+        ErrorKind::ResourceConflict,
+        format!(
+            "The operation cannot be performed at this time. An update is in progress for resource: {arn}"
+        ),
+    )
+}
+
+/// A connector that MicroVMs and images cannot use now.
+pub fn connector_not_usable(arn: impl Display) -> ApiError {
+    ApiError::validation(format!(
+        "Network connector {arn} cannot be used: it must be in state ACTIVE and associated with MicroVm"
+    ))
 }

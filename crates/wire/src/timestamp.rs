@@ -66,6 +66,41 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
+/// The other wire form, which lambda-core has: an ISO-8601 string in UTC (spec 3.1).
+pub(crate) mod iso8601 {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+    use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+    use super::Timestamp;
+
+    pub(crate) fn serialize<S: Serializer>(
+        time: &Option<Timestamp>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        time.and_then(|time| {
+            let nanoseconds = i128::from(time.millis) * 1_000_000;
+            OffsetDateTime::from_unix_timestamp_nanos(nanoseconds)
+                .ok()?
+                .format(&Rfc3339)
+                .ok()
+        })
+        .serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Timestamp>, D::Error> {
+        let Some(text) = Option::<String>::deserialize(deserializer)? else {
+            return Ok(None);
+        };
+        let time = OffsetDateTime::parse(&text, &Rfc3339).map_err(D::Error::custom)?;
+        let millis = time.unix_timestamp_nanos() / 1_000_000;
+        Ok(Some(Timestamp::from_millis(
+            i64::try_from(millis).map_err(D::Error::custom)?,
+        )))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -79,6 +114,16 @@ mod tests {
             let wire = serde_json::to_string(&time).expect("serializes");
             prop_assert_eq!(serde_json::from_str::<Timestamp>(&wire).expect("parses"), time);
         }
+    }
+
+    #[test]
+    fn the_form_of_lambda_core_is_a_string_in_utc() {
+        #[derive(Serialize, Deserialize, PartialEq, Debug)]
+        struct Shown(#[serde(with = "iso8601")] Option<Timestamp>);
+        let shown = Shown(Some(Timestamp::from_millis(1_785_000_000_123)));
+        let wire = serde_json::to_string(&shown).expect("serializes");
+        assert_eq!(wire, "\"2026-07-25T17:20:00.123Z\"");
+        assert_eq!(serde_json::from_str::<Shown>(&wire).expect("parses"), shown);
     }
 
     #[test]

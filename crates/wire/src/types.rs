@@ -7,24 +7,30 @@
     reason = "each member is named, with its unit, as in the service model"
 )]
 
+mod access;
 mod base;
 mod build;
+mod connector;
 mod image;
 mod managed;
 mod microvm;
 mod specification;
 mod tags;
 mod token;
+mod usage;
 mod version;
 
+pub use access::*;
 pub use base::*;
 pub use build::*;
+pub use connector::*;
 pub use image::*;
 pub use managed::*;
 pub use microvm::*;
 pub use specification::*;
 pub use tags::*;
 pub use token::*;
+pub use usage::*;
 pub use version::*;
 
 /// A member that is on the wire and always `null` (spec 4.6).

@@ -100,7 +100,11 @@ async fn every_operation_has_its_route_on_the_one_port() {
         Operation::CreateMicrovmAuthToken => r#"{"expirationInMinutes":5,"allowedPorts":[{"port":80}]}"#,
         Operation::CreateMicrovmShellAuthToken => r#"{"expirationInMinutes":5}"#,
         Operation::TagResource => r#"{"Tags":{}}"#,
+        Operation::CreateNetworkConnector => {
+            r#"{"Name":"net","Configuration":{"VpcEgressConfiguration":{"SubnetIds":["subnet-1"]}}}"#
+        }
         Operation::ImportBase => r#"{"archiveUri":"s3://b/k","name":"debian:13"}"#,
+        Operation::CreateRole => r#"{"name":"work","policy":"{}"}"#,
         _ => "",
     };
     for operation in Operation::ALL {
@@ -110,6 +114,9 @@ async fn every_operation_has_its_route_on_the_one_port() {
             .replace("{Resource}", &image_arn("demo"))
             .replace("{imageVersion}", "1.0")
             .replace("{buildId}", "b")
+            .replace("{accessKeyId}", "AKIAIOSFODNN7EXAMPLE")
+            .replace("{name}", "work")
+            .replace("{Identifier}", "nc-1")
             .replace("{microvmIdentifier}", "microvm-1");
         let query = if *operation == Operation::UntagResource {
             "?tagKeys=a"

@@ -7,9 +7,10 @@ use hearth_wire::{
     types::*,
 };
 
-use super::internal;
+use super::{connectors, internal};
 use crate::{
     Service,
+    connector::record::Way,
     idempotency::ClientToken,
     image::{
         policy,
@@ -43,6 +44,16 @@ impl Service {
         if catalog.image(&arn).is_some() {
             return Err(texts::image_exists(&request.name));
         }
+        let quotas = self.config().quotas(&caller.account_id);
+        let own = catalog
+            .images
+            .values()
+            .filter(|image| image.account == caller.account_id && image.region == caller.region);
+        if own.count() >= quotas.images {
+            return Err(texts::too_many_images(quotas.images));
+        }
+        self.may_build(&catalog, caller, &specification)?;
+        let ways = ways_of(&catalog, caller, &specification)?;
         let now = Timestamp::now();
         let image = ImageRecord {
             id: uuid::Uuid::new_v4().to_string(),
@@ -59,7 +70,7 @@ impl Service {
             updated_at: now,
             client_token,
         };
-        let version = first_state(&image, specification, None, now);
+        let version = first_state(&image, specification, ways, None, now);
         self.accept(&mut catalog, image.clone(), version.clone()).await?;
         Ok(created(&image, &version))
     }
@@ -82,6 +93,12 @@ impl Service {
             return Ok(updated(image, version));
         }
         policy::may_change(image.state)?;
+        let quotas = self.config().quotas(&caller.account_id);
+        if versions.len() >= quotas.versions_per_image {
+            return Err(texts::too_many_versions(quotas.versions_per_image));
+        }
+        self.may_build(&catalog, caller, &specification)?;
+        let ways = ways_of(&catalog, caller, &specification)?;
         let now = Timestamp::now();
         let image = ImageRecord {
             state: MicrovmImageState::Updating,
@@ -89,9 +106,36 @@ impl Service {
             updated_at: now,
             ..image.clone()
         };
-        let version = first_state(&image, specification, client_token, now);
+        let version = first_state(&image, specification, ways, client_token, now);
         self.accept(&mut catalog, image.clone(), version.clone()).await?;
         Ok(updated(&image, &version))
+    }
+
+    /// The account's quotas of everything that is built.
+    fn may_build(
+        &self,
+        catalog: &crate::service::Catalog,
+        caller: &Caller,
+        specification: &ImageSpecification,
+    ) -> Result<(), ApiError> {
+        let quotas = self.config().quotas(&caller.account_id);
+        let variables = specification.environment_variables.as_ref();
+        if variables.is_some_and(|variables| variables.len() > quotas.environment_variables) {
+            return Err(texts::too_many_environment_variables(
+                quotas.environment_variables,
+            ));
+        }
+        let building = catalog.versions.values().filter(|version| {
+            let building = matches!(
+                version.state,
+                MicrovmImageVersionState::Pending | MicrovmImageVersionState::InProgress
+            );
+            building && version.account == caller.account_id
+        });
+        if building.count() >= quotas.concurrent_builds {
+            return Err(texts::too_many_builds(quotas.concurrent_builds));
+        }
+        Ok(())
     }
 
     /// Writes down an image with its new version and starts the build.
@@ -194,10 +238,21 @@ impl Service {
     }
 }
 
+/// What the build may reach.
+fn ways_of(
+    catalog: &crate::service::Catalog,
+    caller: &Caller,
+    specification: &ImageSpecification,
+) -> Result<Vec<Way>, ApiError> {
+    let connectors = specification.egress_network_connectors.as_deref();
+    connectors::ways(catalog, caller, connectors.unwrap_or_default())
+}
+
 /// A version whose build has not begun.
 fn first_state(
     image: &ImageRecord,
     specification: ImageSpecification,
+    ways: Vec<Way>,
     client_token: Option<ClientToken>,
     now: Timestamp,
 ) -> VersionRecord {
@@ -208,6 +263,7 @@ fn first_state(
         version: format!("{}.0", image.versions_made),
         number: image.versions_made,
         specification,
+        ways,
         state: MicrovmImageVersionState::Pending,
         status: MicrovmImageVersionStatus::Inactive,
         created_at: now,

@@ -6,7 +6,7 @@ use hearth_wire::{
     types::*,
 };
 
-use super::{internal, versions};
+use super::{connectors, internal, versions};
 use crate::{
     Service,
     hooks::{HookName, enabled},
@@ -48,6 +48,7 @@ impl Service {
             ManagedConnector::InternetEgress,
             caller,
         )?;
+        let ways = connectors::ways(&catalog, caller, &egress)?;
         let hooks = version.specification.hooks.clone();
         if request.run_hook_payload.is_some() && enabled(hooks.as_ref(), HookName::Run).is_none() {
             return Err(texts::run_hook_required());
@@ -58,7 +59,7 @@ impl Service {
             .filter(|record| record.stage != Stage::Terminated)
             .map(|record| record.memory_mib)
             .sum();
-        if taken + memory_mib > self.config().memory_quota_mib {
+        if taken + memory_mib > self.config().quotas(&caller.account_id).memory_mib {
             return Err(texts::memory_exhausted());
         }
         let directory = self.node().version_directory(&image.id, &version.version);
@@ -85,6 +86,7 @@ impl Service {
             logging: request.logging,
             ingress,
             egress,
+            ways,
             run_hook_payload: request.run_hook_payload,
             started_at: Timestamp::now(),
             suspends: 0,

@@ -32,6 +32,10 @@ impl Service {
         caller: &Caller,
         request: ListTagsRequest,
     ) -> Result<ListTagsResponse, ApiError> {
+        if is_connector(&request.resource) {
+            let tags = self.connector_tags(caller, &request.resource).await?;
+            return Ok(ListTagsResponse { tags });
+        }
         let arn = ImageArn::for_image_operation(&request.resource, caller)?;
         let catalog = self.inner.catalog.lock().await;
         let image = catalog.image(&arn).ok_or_else(|| texts::image_not_found(&arn))?;
@@ -46,6 +50,9 @@ impl Service {
         resource: &str,
         change: impl FnOnce(&mut std::collections::BTreeMap<String, String>),
     ) -> Result<(), ApiError> {
+        if is_connector(resource) {
+            return self.change_connector_tags(caller, resource, change).await;
+        }
         let arn = ImageArn::for_image_operation(resource, caller)?;
         let mut catalog = self.inner.catalog.lock().await;
         let image = catalog.image(&arn).ok_or_else(|| texts::image_not_found(&arn))?;
@@ -64,4 +71,8 @@ impl Service {
         catalog.images.insert(image.id.clone(), image);
         Ok(())
     }
+}
+
+fn is_connector(arn: &str) -> bool {
+    arn.split(':').nth(5) == Some("network-connector")
 }

@@ -122,6 +122,8 @@ pub(crate) fn connectors(
         match ConnectorArn::parse(arn, caller)? {
             ConnectorArn::Managed(connector) if connector.is_ingress() == default.is_ingress() => {}
             ConnectorArn::Managed(_) => return Err(texts::unrecognized_connector(arn)),
+            // Whether it is there, the catalog tells.
+            ConnectorArn::Customer { .. } if !default.is_ingress() => {}
             ConnectorArn::Customer { .. } => {
                 return Err(ApiError::not_found(format!(
                     "Network connector not found for: {arn}"

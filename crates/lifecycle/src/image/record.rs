@@ -16,7 +16,7 @@ use hearth_wire::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::idempotency::ClientToken;
+use crate::{connector::record::Way, idempotency::ClientToken};
 
 /// The record of an image.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -72,6 +72,9 @@ pub(crate) struct VersionRecord {
     /// Grows with each version of an image.
     pub number: u32,
     pub specification: ImageSpecification,
+    /// What the specification's connectors stood for when it was accepted.
+    #[serde(default = "Way::default_ways")]
+    pub ways: Vec<Way>,
     pub state: MicrovmImageVersionState,
     pub status: MicrovmImageVersionStatus,
     pub created_at: Timestamp,

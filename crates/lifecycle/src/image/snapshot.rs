@@ -5,6 +5,8 @@ use std::path::Path;
 use hearth_agent_protocol::{Freeze, Output};
 use hearth_guest::{Agent, Boot, DiskShape, Guest, GuestError, Restore, Shape, Snapshot, snapshot};
 use hearth_logs::LogWriter;
+use hearth_metadata::Subject;
+use hearth_network::Egress;
 use hearth_storage::disk;
 use hearth_wire::types::Hooks;
 
@@ -28,11 +30,20 @@ pub(super) enum SnapshotError {
     Io(#[from] std::io::Error),
 }
 
+/// What a guest of a build finds around it.
+pub(super) struct Surroundings {
+    /// What it may reach.
+    pub egress: Egress,
+    /// Who it is.
+    pub subject: Subject,
+}
+
 /// Boots the root disk in `directory` and makes it a complete snapshot there.
 pub(super) async fn take(
     node: &Node,
     directory: &Path,
     tier: Tier,
+    surroundings: &Surroundings,
     application: hearth_agent_protocol::Application,
     hooks: Option<&Hooks>,
     log: Option<LogWriter>,
@@ -54,12 +65,16 @@ pub(super) async fn take(
         directory,
         shape: &shape,
         more_disks: &[],
+        egress: &surroundings.egress,
     };
     let guest = node.host.boot(&boot).await?;
+    let metadata = node.serve_metadata(guest.slot(), surroundings.subject.clone());
     if let Err(error) = make_ready(node, &guest, application, hooks, log).await {
+        drop(metadata);
         guest.destroy().await;
         return Err(error);
     }
+    drop(metadata);
     Ok(node.host.snapshot(guest, &boot).await?)
 }
 
@@ -120,6 +135,7 @@ async fn follow(agent: Agent, mut log: Option<LogWriter>) -> Result<String, Snap
 pub(super) async fn validate(
     node: &Node,
     snapshot: &Snapshot,
+    surroundings: &Surroundings,
     hooks: Option<&Hooks>,
     log: Option<LogWriter>,
 ) -> Result<(), SnapshotError> {
@@ -131,10 +147,12 @@ pub(super) async fn validate(
     let scratch = scratch_of(directory.path());
     disk::clone(&snapshot.scratch(), &scratch)?;
     let idle = node.host.prepare(snapshot).await?;
+    let metadata = node.serve_metadata(idle.slot(), surroundings.subject.clone());
     let guest = idle
         .restore(&Restore {
             disks: vec![Some(scratch)],
             suspended: None,
+            egress: surroundings.egress.clone(),
         })
         .await?;
     let result = async {
@@ -149,6 +167,7 @@ pub(super) async fn validate(
         }
     };
     let result = result.await;
+    drop(metadata);
     guest.destroy().await;
     result
 }

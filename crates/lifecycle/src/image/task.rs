@@ -5,6 +5,7 @@ use std::path::Path;
 use hearth_builder::{Build, BuildError, ContainerConfig};
 use hearth_guest::snapshot::root_path;
 use hearth_logs::LogWriter;
+use hearth_metadata::Subject;
 use hearth_storage::{disk, durable};
 use hearth_wire::{
     Timestamp,
@@ -18,6 +19,7 @@ use crate::{
     application,
     microvm::{default_group, default_stream},
     node::Node,
+    permissions::Actor,
     tiers::{self, Tier},
 };
 
@@ -25,6 +27,27 @@ use crate::{
 pub(crate) struct Made {
     pub container: ContainerConfig,
     pub sizes: SnapshotBuild,
+}
+
+impl Made {
+    /// Of memory, disk and code.
+    pub(crate) fn bytes(&self) -> u64 {
+        snapshot_bytes(&self.sizes)
+    }
+}
+
+/// Of memory, disk and code.
+pub(crate) fn snapshot_bytes(sizes: &SnapshotBuild) -> u64 {
+    let sizes = [
+        sizes.memory_snapshot_size_in_bytes,
+        sizes.disk_snapshot_size_in_bytes,
+        sizes.code_install_size_in_bytes,
+    ];
+    sizes
+        .into_iter()
+        .flatten()
+        .filter_map(|bytes| u64::try_from(bytes).ok())
+        .sum()
 }
 
 /// What is told of a build that failed.
@@ -101,7 +124,16 @@ async fn build_in(
     fetch(node, image, specification, &context).await?;
     let cache_key = version.image_id.as_str();
     let root_disk = root_path(directory);
+    let surroundings = snapshot::Surroundings {
+        egress: node.config.network.egress(&version.ways),
+        subject: Subject {
+            id: format!("build-{}", version.build.id),
+            region: image.region.clone(),
+            role_arn: Some(specification.build_role_arn.clone()),
+        },
+    };
     let request = Build {
+        egress: &surroundings.egress,
         cache_key,
         context: &context,
         limit_bytes: tier.disk_bytes,
@@ -130,15 +162,23 @@ async fn build_in(
     let application = application::of(&container, specification, image, &version.version);
     let hooks = specification.hooks.as_ref();
     let application_log = open_log(node, image, version, &version.version).await;
-    let made = snapshot::take(node, directory, tier, application, hooks, application_log)
-        .await
-        .map_err(|error| with_sizes(error, &sizes))?;
+    let made = snapshot::take(
+        node,
+        directory,
+        tier,
+        &surroundings,
+        application,
+        hooks,
+        application_log,
+    )
+    .await
+    .map_err(|error| with_sizes(error, &sizes))?;
     sizes.memory_snapshot_size_in_bytes =
         Some(disk::allocated_bytes(&made.memory()).map_err(Failed::node)? as i64);
     sizes.disk_snapshot_size_in_bytes =
         Some(disk::allocated_bytes(&made.scratch()).map_err(Failed::node)? as i64);
     let validate_log = open_log(node, image, version, &version.version).await;
-    snapshot::validate(node, &made, hooks, validate_log)
+    snapshot::validate(node, &made, &surroundings, hooks, validate_log)
         .await
         .map_err(|error| with_sizes(error, &sizes))?;
     Ok(Made { container, sizes })
@@ -155,6 +195,15 @@ pub(crate) fn tier_of(specification: &ImageSpecification) -> Tier {
     asked.and_then(tiers::find).unwrap_or(tiers::TIERS[2])
 }
 
+/// A build acts as its role.
+fn actor<'a>(image: &'a ImageArn, specification: &'a ImageSpecification) -> Actor<'a> {
+    Actor {
+        account: &image.account,
+        region: &image.region,
+        role_arn: &specification.build_role_arn,
+    }
+}
+
 /// Copies the artifact next to the build. It is the tenant's: bytes, nothing more.
 async fn fetch(
     node: &Node,
@@ -168,6 +217,15 @@ async fn fetch(
         policy::artifact(uri).map_err(|error| Failed::early(error.message.unwrap_or_default()))?;
     let refused =
         |code: &str, cause: &dyn std::fmt::Display| Failed::early(format!("{code}: {uri}: {cause}"));
+    if !node.may_read(actor(image, specification), bucket, key) {
+        return Err(refused(
+            "S3_ACCESS_DENIED",
+            &format_args!(
+                "the role {} may not read it (s3:GetObject)",
+                specification.build_role_arn
+            ),
+        ));
+    }
     let object = node
         .objects
         .fetch(&image.account, None, bucket, key)
@@ -196,7 +254,7 @@ fn container_failure(error: BuildError) -> Failed {
     }
 }
 
-/// The log stream of a build, unless the image turned logging off.
+/// The log stream of a build, unless the image turned logging off or the build role may not write it.
 async fn open_log(
     node: &Node,
     image: &ImageArn,
@@ -216,6 +274,9 @@ async fn open_log(
             &format!("microvm-{}", version.build.id),
         )
     });
+    if !node.may_log(actor(image, &version.specification), &group, &stream) {
+        return None;
+    }
     let opened = node.logs.writer(&image.account, &group, &stream).await;
     opened
         .inspect_err(|error| tracing::warn!(%error, "a build's log could not be opened"))

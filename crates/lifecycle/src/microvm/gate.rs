@@ -79,6 +79,11 @@ impl Passage {
         self.microvm.traffic.touch();
     }
 
+    /// Counts bytes to and from the application.
+    pub fn count(&self, received: u64, sent: u64) {
+        self.microvm.traffic.count(received, sent);
+    }
+
     /// A request was sent in; it counts as traffic until [`Passage::end`].
     pub fn begin(&self) {
         self.microvm.traffic.begin();

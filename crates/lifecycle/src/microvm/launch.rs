@@ -5,6 +5,7 @@ use hearth_storage::{disk, durable};
 use hearth_wire::ApiError;
 
 use super::{
+    meter,
     record::Stage,
     task::{SUCCESS, Task},
 };
@@ -72,13 +73,16 @@ impl Task {
             idle.discard().await;
             return Err(GuestError::io("cloning the scratch disk")(error).into());
         }
+        self.serve_metadata(idle.slot());
         let guest = idle
             .restore(&Restore {
                 disks: vec![Some(scratch)],
                 suspended: None,
+                egress: self.egress(),
             })
             .await?;
         self.guest = Some(guest.clone());
+        meter::read(&self.node, &self.record, &meter::snapshot_files(&self.snapshot));
         // Outbound connections were closed before the snapshot was taken.
         guest.agent().thaw(false).await?;
         if let Some(hook) = enabled(self.record.hooks.as_ref(), HookName::Run) {
@@ -143,10 +147,13 @@ impl Task {
         let suspended = suspended_of(&directory, self.record.suspends);
         let parts = Restore {
             disks: vec![Some(scratch_of(&directory))],
-            suspended: Some(suspended),
+            suspended: Some(suspended.clone()),
+            egress: self.egress(),
         };
+        self.serve_metadata(idle.slot());
         let guest = idle.restore(&parts).await?;
         self.guest = Some(guest.clone());
+        meter::read(&self.node, &self.record, &meter::suspend_files(&suspended));
         self.wake(&guest, true).await
     }
 

@@ -23,6 +23,7 @@
 
 pub(crate) mod gate;
 mod launch;
+pub(crate) mod meter;
 mod output;
 pub(crate) mod policy;
 pub(crate) mod record;

@@ -12,7 +12,7 @@ use hearth_wire::{Timestamp, types::Logging};
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::record::MicrovmRecord;
-use crate::node::Node;
+use crate::{node::Node, permissions::Actor};
 
 /// Follows the output of one guest until it ends or [`Follower::stop`] is called.
 pub(crate) struct Follower {
@@ -82,24 +82,34 @@ pub(crate) fn log_of(
     record: &MicrovmRecord,
 ) -> impl Future<Output = Option<LogWriter>> + Send + 'static {
     let (logs, account) = (node.logs.clone(), record.account.clone());
-    let names = match (&record.logging, &record.execution_role_arn) {
-        (Some(Logging::CloudWatch(names)), Some(_)) => Some(names.clone()),
-        _ => None,
-    };
-    let image = record.image_arn.rsplit(':').next().unwrap_or_default();
-    let group = default_group(image);
-    let stream = default_stream(record.started_at, &record.image_version, &record.id);
+    let names = names_of(node, record);
     async move {
-        let names = names?;
-        let (group, stream) = (
-            names.log_group.unwrap_or(group),
-            names.log_stream.unwrap_or(stream),
-        );
+        let (group, stream) = names?;
         let opened: Result<LogWriter, LogsError> = logs.writer(&account, &group, &stream).await;
         opened
             .inspect_err(|error| tracing::warn!(%error, "a log could not be opened"))
             .ok()
     }
+}
+
+/// Group and stream; `None` when there is to be no log, or none that the role may write.
+fn names_of(node: &Node, record: &MicrovmRecord) -> Option<(String, String)> {
+    let (Some(Logging::CloudWatch(names)), Some(role_arn)) = (&record.logging, &record.execution_role_arn)
+    else {
+        return None;
+    };
+    let image = record.image_arn.rsplit(':').next().unwrap_or_default();
+    let group = names.log_group.clone().unwrap_or_else(|| default_group(image));
+    let stream = names
+        .log_stream
+        .clone()
+        .unwrap_or_else(|| default_stream(record.started_at, &record.image_version, &record.id));
+    let actor = Actor {
+        account: &record.account,
+        region: &record.region,
+        role_arn,
+    };
+    node.may_log(actor, &group, &stream).then_some((group, stream))
 }
 
 /// The log group of an image and its MicroVMs.

@@ -8,7 +8,7 @@ use hearth_wire::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::idempotency::ClientToken;
+use crate::{connector::record::Way, idempotency::ClientToken};
 
 /// Where a MicroVM stands; see the drawing in [`crate::microvm`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +63,9 @@ pub(crate) struct MicrovmRecord {
     pub logging: Option<Logging>,
     pub ingress: Vec<String>,
     pub egress: Vec<String>,
+    /// What `egress` stood for at the launch.
+    #[serde(default = "Way::default_ways")]
+    pub ways: Vec<Way>,
     /// Kept until `/run` has answered.
     pub run_hook_payload: Option<Sensitive>,
     pub started_at: Timestamp,

@@ -56,6 +56,9 @@ pub(crate) struct Traffic {
     last: AtomicU64,
     /// Requests without response headers yet.
     pending: AtomicUsize,
+    /// Bytes since the meters last looked.
+    received: AtomicU64,
+    sent: AtomicU64,
 }
 
 impl Traffic {
@@ -64,7 +67,23 @@ impl Traffic {
             started: Instant::now(),
             last: AtomicU64::new(0),
             pending: AtomicUsize::new(0),
+            received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
         }
+    }
+
+    /// Counts bytes to and from the application.
+    pub(crate) fn count(&self, received: u64, sent: u64) {
+        self.received.fetch_add(received, Ordering::Relaxed);
+        self.sent.fetch_add(sent, Ordering::Relaxed);
+    }
+
+    /// The bytes counted since this was last asked, to and from the application.
+    pub(crate) fn take_counts(&self) -> (u64, u64) {
+        (
+            self.received.swap(0, Ordering::Relaxed),
+            self.sent.swap(0, Ordering::Relaxed),
+        )
     }
 
     /// Bytes moved.

@@ -9,6 +9,7 @@ use hearth_wire::{ApiError, Timestamp};
 use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::{
+    meter,
     policy::{Decision, Request},
     record::Stage,
     shared::Message,
@@ -143,6 +144,9 @@ impl Task {
             tracing::error!(microvm = self.record.id, %error, "a suspend could not be written down; the MicroVM goes on");
             return self.undo_suspend().await;
         }
+        let directory = self.node.microvm_directory(&self.record.id);
+        let suspended = suspended_of(&directory, self.record.suspends);
+        meter::written(&self.node, &self.record, &meter::suspend_files(&suspended));
         if *self.terminate.borrow() {
             return self.terminate(SUCCESS).await;
         }

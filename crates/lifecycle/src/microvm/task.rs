@@ -3,7 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use hearth_agent_protocol::ExitStatus;
-use hearth_guest::{Guest, Snapshot};
+use hearth_guest::{Guest, GuestRecord, Snapshot};
+use hearth_metadata::{Serving, Subject};
+use hearth_network::{Egress, Slot};
 use hearth_state::Table;
 use hearth_wire::{ApiError, Timestamp};
 use tokio::{
@@ -13,6 +15,7 @@ use tokio::{
 
 use super::{
     gate::GateError,
+    meter,
     output::{Follower, log_of},
     policy::{Decision, Request, decide},
     record::{MicrovmRecord, Stage},
@@ -42,6 +45,8 @@ pub(crate) struct Task {
     gate: watch::Sender<Option<Open>>,
     traffic: Arc<Traffic>,
     generation: u64,
+    /// The guest's metadata service; there as long as the guest is.
+    metadata: Option<Serving>,
 }
 
 /// What woke the task.
@@ -80,6 +85,7 @@ impl Task {
             gate,
             traffic: traffic.clone(),
             generation: 0,
+            metadata: None,
         };
         tokio::spawn(task.run());
         Microvm {
@@ -113,6 +119,9 @@ impl Task {
 
     /// Brings a MicroVM on its way, or a former daemon's back to where it was.
     async fn begin(&mut self) {
+        if let Some(guest) = self.guest.clone() {
+            self.serve_metadata(guest.slot());
+        }
         match self.record.stage {
             Stage::Pending => self.launch().await,
             Stage::Running if self.guest.is_none() => {
@@ -266,6 +275,8 @@ impl Task {
 
     /// Writes the record down, then shows it.
     pub(super) async fn set(&mut self, stage: Stage) -> Result<(), hearth_state::StateError> {
+        // What has been used until now was used in the stage that ends.
+        meter::advance(&self.node, &self.record, &self.traffic);
         let changed = MicrovmRecord {
             stage,
             ..self.record.clone()
@@ -318,11 +329,34 @@ impl Task {
         self.set_regardless(Stage::Terminated).await;
     }
 
+    /// A guest that is only found again to be ended: it reaches nothing.
+    async fn find_closed(&self, record: &GuestRecord) -> Option<Guest> {
+        let nothing = Egress { outlets: Vec::new() };
+        self.node.host.adopt(record, nothing).await.ok().flatten()
+    }
+
+    /// What the guest may reach, by what the operator has configured now.
+    pub(super) fn egress(&self) -> Egress {
+        self.node.config.network.egress(&self.record.ways)
+    }
+
+    /// Tells the guest of a slot who it is, from before it runs.
+    pub(super) fn serve_metadata(&mut self, slot: &Slot) {
+        self.metadata = None;
+        let subject = Subject {
+            id: self.record.id.clone(),
+            region: self.record.region.clone(),
+            role_arn: self.record.execution_role_arn.clone(),
+        };
+        self.metadata = self.node.serve_metadata(slot, subject);
+    }
+
     /// Ends the guest, also one that is known by its record alone.
     pub(super) async fn drop_guest(&mut self) {
+        self.metadata = None;
         let guest = match (self.guest.take(), &self.record.guest) {
             (Some(guest), _) => Some(guest),
-            (None, Some(record)) => self.node.host.adopt(record).await.ok().flatten(),
+            (None, Some(record)) => self.find_closed(record).await,
             (None, None) => None,
         };
         if let Some(guest) = guest {

@@ -55,6 +55,46 @@ pub(super) fn delete_log_group(logs: &Inner, caller: &Caller, input: OneGroup) -
     Ok(json!({}))
 }
 
+/// The days that the service model allows.
+const RETENTION_DAYS: [i64; 22] = [
+    1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653,
+];
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PutRetentionPolicy {
+    log_group_name: String,
+    retention_in_days: i64,
+}
+
+pub(super) fn put_retention_policy(
+    logs: &Inner,
+    caller: &Caller,
+    input: PutRetentionPolicy,
+) -> Result<Value, LogsError> {
+    let days = input.retention_in_days;
+    let allowed = RETENTION_DAYS.contains(&days);
+    let days = u32::try_from(days).ok().filter(|_| allowed).ok_or_else(|| {
+        LogsError::invalid(format!(
+            "1 validation error detected: Value '{days}' at 'retentionInDays' failed to satisfy constraint: Member \
+             must satisfy enum value set: {RETENTION_DAYS:?}"
+        ))
+    })?;
+    logs.group(&caller.account, &input.log_group_name)?
+        .set_retention(Some(days))?;
+    Ok(Value::Null)
+}
+
+pub(super) fn delete_retention_policy(
+    logs: &Inner,
+    caller: &Caller,
+    input: OneGroup,
+) -> Result<Value, LogsError> {
+    logs.group(&caller.account, &input.log_group_name)?
+        .set_retention(None)?;
+    Ok(Value::Null)
+}
+
 pub(super) fn create_log_stream(logs: &Inner, caller: &Caller, input: OneStream) -> Result<Value, LogsError> {
     logs.group(&caller.account, &input.log_group_name)?
         .create_stream(&input.log_stream_name)?;
@@ -180,7 +220,7 @@ fn group_arn(caller: &Caller, group: &Group) -> String {
 
 fn told_group(caller: &Caller, group: &Group) -> Value {
     let arn = group_arn(caller, group);
-    json!({
+    let mut told = json!({
         "logGroupName": group.name,
         "creationTime": group.created_ms,
         "metricFilterCount": 0,
@@ -188,7 +228,11 @@ fn told_group(caller: &Caller, group: &Group) -> Value {
         "logGroupArn": arn,
         "logGroupClass": "STANDARD",
         "storedBytes": group.bytes().max(0),
-    })
+    });
+    if let (Some(days), Some(members)) = (group.retention_days(), told.as_object_mut()) {
+        members.insert("retentionInDays".into(), days.into());
+    }
+    told
 }
 
 fn told_stream(caller: &Caller, group: &Group, stream: &Stream) -> Value {

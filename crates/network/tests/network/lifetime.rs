@@ -6,7 +6,7 @@ use std::{
 };
 
 use hearth_agent_protocol::GUEST_ADDRESS;
-use hearth_network::{Network, NetworkConfig, NetworkError, Slot};
+use hearth_network::{Egress, Network, NetworkConfig, NetworkError, Slot};
 use tokio::io::AsyncReadExt;
 
 use crate::{
@@ -115,14 +115,17 @@ fn a_machine_that_outlives_the_daemon_is_adopted_and_the_rest_swept() {
         let daemon = Network::start(resolvers)
             .await
             .expect("starts over what is there");
-        let adopted = daemon.adopt(&running).await.expect("adopts");
+        let adopted = daemon.adopt(&running, Egress::internet()).await.expect("adopts");
         assert!(matches!(
-            daemon.adopt(&running).await,
+            daemon.adopt(&running, Egress::internet()).await,
             Err(NetworkError::InUse(_))
         ));
         for unknown in ["hearth-77", "hearth-99", "other-1", "../hearth-1"] {
             assert!(
-                matches!(daemon.adopt(unknown).await, Err(NetworkError::Unknown(_))),
+                matches!(
+                    daemon.adopt(unknown, Egress::internet()).await,
+                    Err(NetworkError::Unknown(_))
+                ),
                 "{unknown}"
             );
         }

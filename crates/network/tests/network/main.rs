@@ -2,6 +2,7 @@
 //! one that plays the Internet, and one per guest. Needs root; leaves nothing behind and disturbs nobody.
 
 mod closed;
+mod egress;
 mod guest;
 mod lifetime;
 mod resolver;

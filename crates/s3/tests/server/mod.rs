@@ -6,19 +6,44 @@ use aws_sdk_s3::{
     Client,
     config::{Credentials, Region, SharedCredentialsProvider},
 };
-use hearth_s3::{S3, SecretKey, SecretKeys};
+use hearth_s3::{S3, SecretKeys};
 use hearth_storage::objects::Objects;
+use hearth_wire::{ApiError, Call, ErrorKind, Guard, Request};
 
 pub(crate) const ME: &str = "111111111111";
 
-/// Keys by id.
-pub(crate) struct Keys(HashMap<&'static str, SecretKey>);
+/// Account and session token by id; all have the same secret.
+pub(crate) struct Keys(HashMap<&'static str, (&'static str, Option<&'static str>)>);
 
 #[async_trait::async_trait]
 impl SecretKeys for Keys {
-    async fn find(&self, access_key_id: &str) -> Option<SecretKey> {
-        self.0.get(access_key_id).cloned()
+    async fn secret(&self, access_key_id: &str) -> Option<String> {
+        self.0.contains_key(access_key_id).then(|| "secret".to_owned())
     }
+
+    async fn account(&self, access_key_id: &str, session_token: Option<&str>) -> Result<String, ApiError> {
+        match self.0.get(access_key_id) {
+            Some((account, token)) if *token == session_token => Ok((*account).to_owned()),
+            _ => Err(ApiError::silent(ErrorKind::UnrecognizedClient)),
+        }
+    }
+}
+
+/// Refuses whatever is about an object whose name begins with `secret`.
+struct NoSecrets;
+
+#[async_trait::async_trait]
+impl Guard for NoSecrets {
+    async fn admit(&self, call: &Call) -> Result<(), ApiError> {
+        match &call.request {
+            Request::S3(action, resource) if resource.contains("/secret") => {
+                Err(ApiError::access_denied(format!("no {action}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn ended(&self, _call: &Call, _status: u16, _error: Option<&str>) {}
 }
 
 /// A running store; it ends with the test's runtime.
@@ -30,22 +55,18 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) async fn start() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let key = |account: &str, token: Option<&str>| SecretKey {
-            secret: "secret".to_owned(),
-            account_id: account.to_owned(),
-            session_token: token.map(str::to_owned),
-        };
         let keys = Keys(
             [
-                ("AKIDME", key(ME, None)),
-                ("ASIAME", key(ME, Some("token"))),
-                ("AKIDOTHER", key("222222222222", None)),
+                ("AKIDME", (ME, None)),
+                ("ASIAME", (ME, Some("token"))),
+                ("AKIDOTHER", ("222222222222", None)),
             ]
             .into(),
         );
         let service = S3::new(
             Objects::open(dir.path()).await.expect("a new store opens"),
             Arc::new(keys),
+            Arc::new(NoSecrets),
         );
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
             .await

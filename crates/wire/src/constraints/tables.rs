@@ -1,7 +1,10 @@
 //! The members of every operation, as in the service model (spec 4.2), in the order in which violations are reported.
 
 use super::{Member, Place, Shape};
-use crate::enums::{Architecture, Capability, Chipset, HookState, MicrovmImageVersionStatus};
+use crate::enums::{
+    Architecture, Capability, Chipset, ComputeResourceType, ConnectorState, ElasticIpType, HookState,
+    MicrovmImageVersionStatus, NetworkProtocol,
+};
 
 const NON_BLANK: Shape = Shape::matching(1, 2048, r"[^\s]+");
 const IMAGE_NAME: Shape = Shape::matching(1, 64, "[a-zA-Z0-9-_]+");
@@ -233,3 +236,102 @@ pub(crate) const IMPORT_BASE: &[Member] = &[
     Member::new("archiveUri", &NON_BLANK).required(),
     Member::new("name", &NON_BLANK).required(),
 ];
+
+const ACCOUNT: Shape = Shape::matching(12, 12, "[0-9]{12}");
+const PRINCIPAL_NAME: Shape = Shape::matching(1, 64, "[a-zA-Z0-9+=,.@_-]+");
+const POLICY: Shape = Shape::text(1, 10240);
+const OF: Member = Member::query("account", &ACCOUNT);
+
+pub(crate) const OF_ACCOUNT: &[Member] = &[OF];
+pub(crate) const CREATE_KEY: &[Member] = &[
+    Member::new("account", &ACCOUNT),
+    Member::new("userName", &PRINCIPAL_NAME),
+    Member::new("administrator", &Shape::Boolean),
+    Member::new("policy", &POLICY),
+];
+pub(crate) const REVOKE_KEY: &[Member] = &[
+    Member::path("accessKeyId", &Shape::matching(16, 128, "[a-zA-Z0-9]+")),
+    OF,
+];
+pub(crate) const CREATE_ROLE: &[Member] = &[
+    Member::new("account", &ACCOUNT),
+    Member::new("name", &PRINCIPAL_NAME).required(),
+    Member::new("policy", &POLICY).required(),
+];
+pub(crate) const DELETE_ROLE: &[Member] = &[Member::path("name", &PRINCIPAL_NAME), OF];
+pub(crate) const GET_USAGE: &[Member] = &[
+    OF,
+    Member::query("from", &Shape::at_least(0)),
+    Member::query("to", &Shape::at_least(0)),
+];
+
+const CONNECTOR_IDENTIFIER: Member = Member::path("Identifier", &Shape::text(1, 140));
+const CONNECTOR_NAME: Shape = Shape::matching(
+    1,
+    140,
+    concat!(
+        r"(arn:aws[a-zA-Z-]*:lambda:(eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1}:\d{12}:",
+        r"network-connector:[a-zA-Z0-9-_]+(:[1-9][0-9]*)?)|[a-zA-Z0-9_-]{1,64}"
+    ),
+);
+const OPERATOR_ROLE: Shape = Shape::matching(
+    0,
+    10000,
+    r"arn:(aws[a-zA-Z-]*)?:iam::\d{12}:role/?[a-zA-Z_0-9+=,.@\-_/]+",
+);
+const CONNECTOR_TOKEN: Shape = Shape::text(1, 64);
+const CONNECTOR_CONFIGURATION: Shape = Shape::Union(&[Member::new(
+    "VpcEgressConfiguration",
+    &Shape::Structure(&[
+        Member::new(
+            "SubnetIds",
+            &Shape::List {
+                min: 1,
+                max: Some(16),
+                item: &Shape::matching(0, 1024, "subnet-[0-9a-z]*"),
+            },
+        ),
+        Member::new(
+            "SecurityGroupIds",
+            &Shape::List {
+                min: 0,
+                max: Some(16),
+                item: &Shape::matching(0, 1024, "sg-[0-9a-zA-Z]*"),
+            },
+        ),
+        Member::new("NetworkProtocol", &Shape::Enum(NetworkProtocol::NAMES)),
+        Member::new(
+            "AssociatedComputeResourceTypes",
+            &Shape::List {
+                min: 1,
+                max: Some(1),
+                item: &Shape::Enum(ComputeResourceType::NAMES),
+            },
+        ),
+        Member::new(
+            "ElasticIpConfiguration",
+            &Shape::Structure(&[Member::new("Type", &Shape::Enum(ElasticIpType::NAMES)).required()]),
+        ),
+    ]),
+)]);
+const CONNECTOR_STATE: Member = Member::query("State", &Shape::Enum(ConnectorState::NAMES));
+const MARKER: Member = Member::query("Marker", &Shape::ANY_TEXT);
+const MAX_ITEMS: Member = Member::query("MaxItems", &Shape::between(1, 100));
+
+pub(crate) const CREATE_NETWORK_CONNECTOR: &[Member] = &[
+    Member::new("Name", &CONNECTOR_NAME).required(),
+    Member::new("Configuration", &CONNECTOR_CONFIGURATION).required(),
+    Member::new("OperatorRole", &OPERATOR_ROLE),
+    Member::new("ClientToken", &CONNECTOR_TOKEN),
+    Member::new("Tags", &TAGS),
+];
+pub(crate) const UPDATE_NETWORK_CONNECTOR: &[Member] = &[
+    CONNECTOR_IDENTIFIER,
+    Member::new("Configuration", &CONNECTOR_CONFIGURATION),
+    Member::new("OperatorRole", &OPERATOR_ROLE),
+    Member::new("ClientToken", &CONNECTOR_TOKEN),
+];
+pub(crate) const ONE_CONNECTOR: &[Member] = &[CONNECTOR_IDENTIFIER];
+pub(crate) const LIST_CONNECTORS: &[Member] = &[CONNECTOR_STATE, MARKER, MAX_ITEMS];
+pub(crate) const LIST_CONNECTOR_VERSIONS: &[Member] =
+    &[CONNECTOR_IDENTIFIER, CONNECTOR_STATE, MARKER, MAX_ITEMS];

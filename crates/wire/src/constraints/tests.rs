@@ -10,6 +10,12 @@ fn example(pattern: &str) -> &'static str {
     match pattern {
         r"[^\s]+" | "[^:*]*" | "[a-zA-Z0-9-_]+" | r"[a-zA-Z0-9_\-/.#]+" => "x",
         r"([\p{L}\p{Z}\p{N}_.:/=+\-@]*)" => "x",
+        "[a-zA-Z0-9+=,.@_-]+" => "x",
+        "[0-9]{12}" => "111122223333",
+        "[a-zA-Z0-9]+" => "AKIAIOSFODNN7EXAMPLE",
+        "subnet-[0-9a-z]*" => "subnet-1",
+        "sg-[0-9a-zA-Z]*" => "sg-1",
+        pattern if pattern.ends_with("|[a-zA-Z0-9_-]{1,64}") => "x",
         pattern if pattern.contains(":iam:") => "arn:aws:iam::111122223333:role/build",
         pattern if pattern.contains("microvm-image") => {
             "arn:aws:lambda:us-east-1:111122223333:microvm-image:demo"

@@ -192,10 +192,55 @@ fake! {
     list_tags(_request: ListTagsRequest) -> ListTagsResponse {
         Ok(ListTagsResponse::default())
     }
+    create_network_connector(request: CreateNetworkConnectorRequest) -> CreateNetworkConnectorResponse {
+        Ok(NetworkConnector {
+            name: request.name,
+            last_modified: Some(Timestamp::from_millis(1_785_000_000_123)),
+            ..NetworkConnector::default()
+        })
+    }
+    get_network_connector(request: GetNetworkConnectorRequest) -> GetNetworkConnectorResponse {
+        Err(texts::connector_not_found(&request.identifier))
+    }
+    list_network_connectors(_request: ListNetworkConnectorsRequest) -> ListNetworkConnectorsResponse {
+        Ok(ListNetworkConnectorsResponse::default())
+    }
+    update_network_connector(request: UpdateNetworkConnectorRequest) -> UpdateNetworkConnectorResponse {
+        Ok(NetworkConnector { id: request.identifier, ..NetworkConnector::default() })
+    }
+    delete_network_connector(request: DeleteNetworkConnectorRequest) -> DeleteNetworkConnectorResponse {
+        Ok(NetworkConnector { id: request.identifier, ..NetworkConnector::default() })
+    }
+    list_network_connector_versions(_request: ListNetworkConnectorVersionsRequest)
+        -> ListNetworkConnectorVersionsResponse {
+        Ok(ListNetworkConnectorVersionsResponse::default())
+    }
     import_base(request: ImportBaseRequest) -> ImportBaseResponse {
         Ok(ImportBaseResponse { name: request.name, digest: None })
     }
     list_bases(_request: ListBasesRequest) -> ListBasesResponse {
         Err(texts::memory_exhausted())
+    }
+    create_key(request: CreateKeyRequest) -> CreateKeyResponse {
+        let key = KeyItem { account: request.account.unwrap_or_default(), ..Default::default() };
+        Ok(CreateKeyResponse { key, secret_access_key: "secret".into() })
+    }
+    list_keys(_request: ListKeysRequest) -> ListKeysResponse {
+        Ok(ListKeysResponse::default())
+    }
+    revoke_key(_request: RevokeKeyRequest) -> RevokeKeyResponse {
+        Ok(RevokeKeyResponse {})
+    }
+    create_role(request: CreateRoleRequest) -> CreateRoleResponse {
+        Ok(RoleItem { name: request.name, ..Default::default() })
+    }
+    list_roles(_request: ListRolesRequest) -> ListRolesResponse {
+        Ok(ListRolesResponse::default())
+    }
+    delete_role(_request: DeleteRoleRequest) -> DeleteRoleResponse {
+        Ok(DeleteRoleResponse {})
+    }
+    get_usage(_request: GetUsageRequest) -> GetUsageResponse {
+        Ok(GetUsageResponse::default())
     }
 }

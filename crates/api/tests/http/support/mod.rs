@@ -9,10 +9,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 pub(crate) use client::{Answer, Signing};
 pub(crate) use fake::{Fake, image_arn};
-use hearth_api::{
-    AccessKey, ApiConfig, Body, BoxError, JsonService, JsonServiceError, Keys, Services, serve,
-};
-use hearth_wire::Caller;
+use hearth_api::{ApiConfig, Body, BoxError, JsonService, JsonServiceError, Services, serve};
+use hearth_iam::{Iam, SessionKey, Settings};
+use hearth_state::{State, Table};
+use hearth_wire::{ApiError, Call, Caller, Guard};
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -29,6 +29,7 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) fake: Arc<Fake>,
     pub(crate) client_tls: Arc<rustls::ClientConfig>,
+    _directory: tempfile::TempDir,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
@@ -62,9 +63,11 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("listener");
         let address = listener.local_addr().expect("address");
         let fake = Arc::new(Fake::default());
+        let directory = tempfile::tempdir().expect("temp dir");
         let services = Services {
             control_plane: fake.clone(),
-            keys: Arc::new(OneKey),
+            iam: one_key(directory.path()).await,
+            guard: Arc::new(Everybody),
             s3: BoxCloneSyncService::new(tower::service_fn(count_body)),
             logs: Arc::new(Logs),
         };
@@ -77,7 +80,7 @@ impl Server {
             address,
             fake,
             client_tls: Arc::new(client_tls),
-
+            _directory: directory,
             stop,
             task,
         }
@@ -99,17 +102,32 @@ pub(crate) fn impatient() -> ApiConfig {
     }
 }
 
-struct OneKey;
+/// The keys of a daemon whose only key is the one that clients sign with.
+async fn one_key(directory: &std::path::Path) -> Iam {
+    let state = State::open(&directory.join("state.db"))
+        .await
+        .expect("a database");
+    let key = json!({"accessKeyId": KEY_ID, "secretAccessKey": SECRET, "account": ACCOUNT});
+    state
+        .put(Table::AccessKeys, KEY_ID, ACCOUNT, &key)
+        .await
+        .expect("written");
+    let sessions = SessionKey::new(&[0; 32]).expect("a key");
+    Iam::open(state, sessions, Settings::default(), ACCOUNT)
+        .await
+        .expect("opens")
+}
+
+/// Lets everybody do everything: what policies and rates say is tested where they are.
+struct Everybody;
 
 #[async_trait]
-impl Keys for OneKey {
-    async fn find(&self, access_key_id: &str) -> Option<AccessKey> {
-        let key = AccessKey {
-            secret_access_key: SECRET.into(),
-            account_id: ACCOUNT.into(),
-        };
-        (access_key_id == KEY_ID).then_some(key)
+impl Guard for Everybody {
+    async fn admit(&self, _call: &Call) -> Result<(), ApiError> {
+        Ok(())
     }
+
+    async fn ended(&self, _call: &Call, _status: u16, _error: Option<&str>) {}
 }
 
 /// Stands for S3: says what it got, so that a test sees the request arrive whole.

@@ -1,0 +1,1 @@
+CREATE TABLE connectors (id TEXT PRIMARY KEY, account TEXT NOT NULL, record TEXT NOT NULL);
