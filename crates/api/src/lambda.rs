@@ -27,7 +27,15 @@ async fn call(
     request: Request<Incoming>,
     request_id: &str,
 ) -> Result<(u16, Vec<u8>), ApiError> {
-    let (operation, labels) = Operation::route_to(request.method().as_str(), request.uri().path())?;
+    let routed = Operation::route_to(request.method().as_str(), request.uri().path());
+    let readable = Operation::check_query(request.uri().query().unwrap_or_default());
+    let (operation, labels) = match routed.and_then(|routed| readable.map(|()| routed)) {
+        Ok(routed) => routed,
+        Err(error) => {
+            router.discard(request).await;
+            return Err(error);
+        }
+    };
     let verified = router.verified(scope, request, request_id).await?;
     let body = if operation.has_body() && !verified.body.is_empty() {
         json::parse(&verified.body)?

@@ -87,6 +87,12 @@ impl Router {
             })
     }
 
+    /// Reads a body that does not matter, so that the connection can be used again.
+    pub(crate) async fn discard(&self, request: Request<Incoming>) {
+        let (limit, patience) = (self.config.max_body_bytes, self.config.body_timeout);
+        let _nobody_wants_it = body::read(request.into_body(), limit, patience).await;
+    }
+
     /// Reads the body and verifies the signature.
     pub(crate) async fn verified(
         &self,

@@ -13,7 +13,7 @@ use hearth_builder::{Builder, BuilderConfig};
 use hearth_gateway::{GatewayConfig, ca::Authority};
 use hearth_guest::{BaseImage, Host, HostConfig, Pool, pool::PoolConfig};
 use hearth_iam::{Authorizer, Iam};
-use hearth_lifecycle::{LifecycleConfig, Node, Service};
+use hearth_lifecycle::{BaseVersion, LifecycleConfig, Node, Service};
 use hearth_logs::{Logs, LogsService};
 use hearth_metadata::{ApiAccess, Metadata};
 use hearth_network::{API_ADDRESS, Network, NetworkConfig};
@@ -139,6 +139,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             quotas: settings.quotas.clone(),
             quotas_of_accounts: settings.quotas_of_accounts()?,
             network: settings.network.map()?,
+            base_versions: base_versions(&config),
+            chipset_generations: settings.chipset_generations.clone(),
         },
     };
     let keyring = Arc::new(RwLock::new(secrets.keyring));
@@ -243,6 +245,16 @@ fn find_driver(config: &Config) -> anyhow::Result<Qemu> {
         },
     };
     Ok(Qemu::find(&config.settings.qemu, acceleration)?)
+}
+
+fn base_versions(config: &Config) -> Vec<BaseVersion> {
+    let versions = config.settings.base_versions.iter();
+    versions
+        .map(|base| BaseVersion {
+            version: base.version.clone(),
+            status: base.status,
+        })
+        .collect()
 }
 
 /// What guests boot from, readable for VMMs.

@@ -1,7 +1,7 @@
 //! The operator's settings. Every one has a default; unknown names are refused.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
@@ -11,7 +11,7 @@ use hearth_admission::{AuditConfig, Rates, is_operation};
 use hearth_lifecycle::{NetworkMap, Quotas};
 use hearth_logs::Limits;
 use hearth_network::{Allowed, Destination, Protocol};
-use hearth_wire::Sensitive;
+use hearth_wire::{Sensitive, enums::ManagedMicrovmImageVersionStatus};
 use serde::Deserialize;
 
 /// All settings, with the data directory.
@@ -71,10 +71,24 @@ pub(crate) struct Settings {
     pub usage_retention_days: u32,
     /// Credentials that guests with a role get instead of this service's own, by the role's ARN.
     pub roles: BTreeMap<String, RoleSettings>,
+    /// Versions of the managed base image, newest first.
+    pub base_versions: Vec<BaseVersionSettings>,
+    /// Chipset generations that every image version is built for, newest first.
+    pub chipset_generations: Vec<String>,
     /// Processes started ahead.
     pub pool: PoolSettings,
     /// The guests' network.
     pub network: NetworkSettings,
+}
+
+/// A version of the managed base image.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BaseVersionSettings {
+    /// A bare integer, such as `1`.
+    pub version: String,
+    /// `AVAILABLE`, `DEPRECATED`, `EXPIRING`, `EXPIRED` or `RECALLED`.
+    pub status: ManagedMicrovmImageVersionStatus,
 }
 
 /// How guest code is to be executed.
@@ -266,8 +280,19 @@ impl Default for Settings {
             logs: LogSettings::default(),
             usage_retention_days: 400,
             roles: BTreeMap::new(),
+            base_versions: ["1", "0"].map(BaseVersionSettings::available).into(),
+            chipset_generations: vec!["1".into()],
             pool: PoolSettings::default(),
             network: NetworkSettings::default(),
+        }
+    }
+}
+
+impl BaseVersionSettings {
+    fn available(version: &str) -> BaseVersionSettings {
+        BaseVersionSettings {
+            version: version.into(),
+            status: ManagedMicrovmImageVersionStatus::Available,
         }
     }
 }
@@ -406,6 +431,7 @@ impl Settings {
         }
         self.quotas_of_accounts()?;
         self.network.map()?;
+        self.check_versions()?;
         anyhow::ensure!(self.concurrent_builds > 0, "concurrent_builds must be at least 1");
         anyhow::ensure!(self.builder_vcpus > 0, "builder_vcpus must be at least 1");
         Ok(())
@@ -434,6 +460,38 @@ impl Settings {
         };
         self.accounts.iter().map(own).collect()
     }
+
+    fn check_versions(&self) -> anyhow::Result<()> {
+        let versions: Vec<&str> = self
+            .base_versions
+            .iter()
+            .map(|base| base.version.as_str())
+            .collect();
+        let is_number = |text: &&str| {
+            text.parse::<u32>()
+                .is_ok_and(|number| number.to_string() == **text)
+        };
+        anyhow::ensure!(
+            !versions.is_empty() && versions.iter().all(is_number),
+            "base_versions needs at least one version, and each must be a number such as \"1\""
+        );
+        anyhow::ensure!(are_different(&versions), "base_versions names a version twice");
+        let generations = &self.chipset_generations;
+        let is_word = |text: &String| !text.is_empty() && !text.contains(char::is_whitespace);
+        anyhow::ensure!(
+            !generations.is_empty() && generations.iter().all(is_word),
+            "chipset_generations needs at least one name, without spaces"
+        );
+        anyhow::ensure!(
+            are_different(generations),
+            "chipset_generations names a generation twice"
+        );
+        Ok(())
+    }
+}
+
+fn are_different<T: Eq + std::hash::Hash>(items: &[T]) -> bool {
+    items.iter().collect::<HashSet<_>>().len() == items.len()
 }
 
 /// Reads `a.b.c.d/n`.
@@ -482,6 +540,28 @@ mod tests {
             let settings: Settings = toml::from_str(text).expect("settings");
             let error = format!("{:#}", settings.check().expect_err("refused"));
             assert!(error.contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn versions_and_generations_are_checked() {
+        let check = |text: &str| toml::from_str::<Settings>(text).expect("readable").check();
+        for good in [
+            "",
+            "base_versions = [{ version = \"2\", status = \"AVAILABLE\" }, { version = \"1\", status = \"RECALLED\" }]",
+            "chipset_generations = [\"4\", \"3\"]",
+        ] {
+            check(good).expect(good);
+        }
+        for bad in [
+            "base_versions = []",
+            "base_versions = [{ version = \"1.0\", status = \"AVAILABLE\" }]",
+            "base_versions = [{ version = \"1\", status = \"EXPIRED\" }, { version = \"1\", status = \"AVAILABLE\" }]",
+            "chipset_generations = []",
+            "chipset_generations = [\"4\", \"4\"]",
+            "chipset_generations = [\"a b\"]",
+        ] {
+            check(bad).expect_err(bad);
         }
     }
 

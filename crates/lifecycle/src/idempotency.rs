@@ -27,6 +27,11 @@ impl ClientToken {
         })
     }
 
+    /// The token itself, without the request.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
     /// Among what exists already: the resource this token made (`Ok(Some)`), none, or a conflict.
     pub(crate) fn find<'a, T>(
         wanted: Option<&ClientToken>,

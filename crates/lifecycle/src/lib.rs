@@ -8,6 +8,8 @@
 //!     │      │          policy   which request is legal in which state (pure, property-tested)
 //!     │      │          task     one task owns one resource and carries out what policy allows
 //!     └──┬───┘
+//!  catalog registry   what exists, and the ways to find it
+//!     │      │
 //!      node           what all of them use: database, guests, pool, builder, logs, clock of limits
 //! ```
 //!
@@ -15,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 mod application;
+mod catalog;
 mod connector;
 mod control_plane;
 mod hooks;
@@ -24,10 +27,12 @@ pub mod microvm;
 mod node;
 mod permissions;
 mod quotas;
+mod registry;
 mod service;
 pub mod tiers;
 
 pub use connector::NetworkMap;
+pub use image::base::BaseVersion;
 pub use microvm::gate::{GateError, Passage};
 pub use node::{LifecycleConfig, Node};
 pub use quotas::Quotas;

@@ -18,7 +18,7 @@ use hearth_state::State;
 use hearth_storage::objects::Objects;
 use hearth_usage::Usage;
 
-use crate::{Quotas, connector::NetworkMap};
+use crate::{Quotas, connector::NetworkMap, image::base::BaseVersion};
 
 /// Limits and names that the operator chooses.
 #[derive(Debug, Clone)]
@@ -33,6 +33,10 @@ pub struct LifecycleConfig {
     pub listen_timeout: Duration,
     /// How long a terminated MicroVM stays readable.
     pub terminated_retention: Duration,
+    /// Versions of the managed base image, newest first.
+    pub base_versions: Vec<BaseVersion>,
+    /// Chipset generations that every image version is built for, newest first.
+    pub chipset_generations: Vec<String>,
     /// What subnets and security groups mean.
     pub network: NetworkMap,
     /// What an account may have.

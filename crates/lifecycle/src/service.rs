@@ -1,7 +1,7 @@
 //! The service: what exists on this node, how it comes back after a restart, and what is cleaned up in time.
 
 use std::{
-    collections::HashMap,
+    collections::HashSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::Duration,
 };
@@ -20,9 +20,10 @@ use tokio::sync::{Mutex as AsyncMutex, Semaphore, oneshot};
 
 use crate::{
     LifecycleError,
+    catalog::Catalog,
     connector::record::ConnectorRecord,
     image::{
-        record::{ImageRecord, VersionRecord},
+        record::{BuildRecord, ImageRecord, VersionRecord, version_key},
         task,
     },
     microvm::{
@@ -33,6 +34,7 @@ use crate::{
         task::Task,
     },
     node::{LifecycleConfig, Node, scratch_of, suspended_of},
+    registry::Registry,
 };
 
 /// How long an answer to a suspend or resume waits for the deed (the API itself promises only that it has begun).
@@ -51,48 +53,10 @@ pub(crate) struct Inner {
     pub keyring: Arc<RwLock<Keyring>>,
     pub page_key: PageKey,
     pub catalog: AsyncMutex<Catalog>,
-    microvms: Mutex<HashMap<String, Microvm>>,
-    /// MicroVM ids by endpoint id.
-    endpoints: Mutex<HashMap<String, String>>,
+    registry: Mutex<Registry>,
     builds: Arc<Semaphore>,
     bases: AsyncMutex<Vec<hearth_wire::types::BaseItem>>,
     started_at: Timestamp,
-}
-
-/// Images and connectors by id, versions by key.
-#[derive(Default)]
-pub(crate) struct Catalog {
-    pub images: HashMap<String, ImageRecord>,
-    pub versions: HashMap<String, VersionRecord>,
-    pub connectors: HashMap<String, ConnectorRecord>,
-}
-
-impl Catalog {
-    /// The image of an ARN.
-    pub(crate) fn image(&self, arn: &hearth_wire::arn::ImageArn) -> Option<&ImageRecord> {
-        self.images.values().find(|image| {
-            image.name == arn.name && image.account == arn.account && image.region == arn.region
-        })
-    }
-
-    /// The caller's connectors.
-    pub(crate) fn connectors_of(&self, caller: &Caller) -> impl Iterator<Item = &ConnectorRecord> {
-        let (account, region) = (caller.account_id.clone(), caller.region.clone());
-        self.connectors
-            .values()
-            .filter(move |connector| connector.account == account && connector.region == region)
-    }
-
-    /// An image's versions, newest first.
-    pub(crate) fn versions_of(&self, image_id: &str) -> Vec<&VersionRecord> {
-        let mut versions: Vec<_> = self
-            .versions
-            .values()
-            .filter(|version| version.image_id == image_id)
-            .collect();
-        versions.sort_by_key(|version| std::cmp::Reverse(version.number));
-        versions
-    }
 }
 
 impl Service {
@@ -110,10 +74,10 @@ impl Service {
         }
         let mut catalog = Catalog::default();
         for image in node.state.all::<ImageRecord>(Table::Images).await? {
-            catalog.images.insert(image.id.clone(), image);
+            catalog.put_image(image);
         }
         for version in node.state.all::<VersionRecord>(Table::Versions).await? {
-            catalog.versions.insert(version.key(), version);
+            catalog.put_version(version);
         }
         for connector in node.state.all::<ConnectorRecord>(Table::Connectors).await? {
             catalog.connectors.insert(connector.id.clone(), connector);
@@ -127,8 +91,7 @@ impl Service {
                 keyring,
                 page_key,
                 catalog: AsyncMutex::new(catalog),
-                microvms: Mutex::default(),
-                endpoints: Mutex::default(),
+                registry: Mutex::default(),
                 builds: Arc::new(Semaphore::new(concurrent_builds)),
                 bases: AsyncMutex::new(bases),
                 started_at: Timestamp::now(),
@@ -151,7 +114,7 @@ impl Service {
 
     /// Id of the MicroVM whose endpoint this is.
     pub fn find_endpoint(&self, endpoint_id: &str) -> Option<String> {
-        locked(&self.inner.endpoints).get(endpoint_id).cloned()
+        self.registry().endpoint(endpoint_id).cloned()
     }
 
     /// The ARN of the image that an account's MicroVM was launched from.
@@ -168,19 +131,18 @@ impl Service {
     }
 
     pub(crate) fn microvm(&self, id: &str) -> Option<Microvm> {
-        locked(&self.inner.microvms).get(id).cloned()
+        self.registry().get(id).cloned()
     }
 
-    pub(crate) fn all_microvms(&self) -> Vec<Microvm> {
-        locked(&self.inner.microvms).values().cloned().collect()
+    /// The MicroVMs; never held across an await.
+    pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.inner.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Starts the task of a MicroVM whose record is written.
     pub(crate) fn add_microvm(&self, record: MicrovmRecord, snapshot: Snapshot, guest: Option<Guest>) {
-        let (id, endpoint_id) = (record.id.clone(), record.endpoint_id.clone());
         let microvm = Task::start(self.node().clone(), record, snapshot, guest);
-        locked(&self.inner.endpoints).insert(endpoint_id, id.clone());
-        locked(&self.inner.microvms).insert(id, microvm);
+        self.registry().insert(microvm);
     }
 
     /// Sends a request to a MicroVM's task and waits a while for the deed.
@@ -268,9 +230,7 @@ impl Service {
     }
 
     fn add_at_rest(&self, record: MicrovmRecord) {
-        let microvm = Microvm::at_rest(record.clone());
-        locked(&self.inner.endpoints).insert(record.endpoint_id, record.id.clone());
-        locked(&self.inner.microvms).insert(record.id, microvm);
+        self.registry().insert(Microvm::at_rest(record));
     }
 
     async fn go_on_with_builds(&self) {
@@ -278,7 +238,7 @@ impl Service {
         for id in catalog.connectors.keys() {
             self.settle_connector(id.clone());
         }
-        for version in catalog.versions.values() {
+        for version in catalog.versions() {
             match version.state {
                 MicrovmImageVersionState::Pending | MicrovmImageVersionState::InProgress => {
                     self.start_build(version.key());
@@ -287,16 +247,15 @@ impl Service {
             }
         }
         for image in catalog
-            .images
-            .values()
+            .images()
             .filter(|image| image.state == MicrovmImageState::Deleting)
         {
             let (service, id) = (self.clone(), image.id.clone());
             tokio::spawn(async move { service.finish_image_deletion(&id).await });
         }
-        for version in catalog.versions.values().filter(|version| version.is_runnable()) {
+        for version in catalog.versions().filter(|version| version.is_runnable()) {
             let directory = self.node().version_directory(&version.image_id, &version.version);
-            let image = catalog.images.get(&version.image_id);
+            let image = catalog.image_by_id(&version.image_id);
             let latest =
                 image.is_some_and(|image| image.latest_active_version.as_ref() == Some(&version.version));
             if let (true, Ok(snapshot)) = (latest, self.node().host.open_snapshot(&directory)) {
@@ -321,7 +280,7 @@ impl Service {
     async fn build(&self, key: &str) -> Result<(), LifecycleError> {
         let begun = self.change_version(key, |_, version| {
             version.state = MicrovmImageVersionState::InProgress;
-            version.build.state = BuildState::InProgress;
+            version.each_build(|build| build.state = BuildState::InProgress);
         });
         let Some((image, version)) = begun.await? else {
             return Ok(());
@@ -335,8 +294,10 @@ impl Service {
                 Ok(made) => {
                     version.state = MicrovmImageVersionState::Successful;
                     version.status = MicrovmImageVersionStatus::Active;
-                    version.build.state = BuildState::Successful;
-                    version.build.sizes = Some(made.sizes.clone());
+                    version.each_build(|build: &mut BuildRecord| {
+                        build.state = BuildState::Successful;
+                        build.sizes = Some(made.sizes.clone());
+                    });
                     version.container = Some(made.container.clone());
                     image.latest_active_version = Some(version.version.clone());
                     image.state = if first {
@@ -347,9 +308,11 @@ impl Service {
                 }
                 Err(failed) => {
                     version.state = MicrovmImageVersionState::Failed;
-                    version.build.state = BuildState::Failed;
-                    version.build.reason = Some(failed.reason.clone());
-                    version.build.sizes = failed.sizes.clone();
+                    version.each_build(|build: &mut BuildRecord| {
+                        build.state = BuildState::Failed;
+                        build.reason = Some(failed.reason.clone());
+                        build.sizes = failed.sizes.clone();
+                    });
                     image.latest_failed_version = Some(version.version.clone());
                     image.state = if first {
                         MicrovmImageState::CreateFailed
@@ -377,10 +340,10 @@ impl Service {
         change: impl FnOnce(&mut ImageRecord, &mut VersionRecord),
     ) -> Result<Option<(ImageRecord, VersionRecord)>, LifecycleError> {
         let mut catalog = self.inner.catalog.lock().await;
-        let Some(mut version) = catalog.versions.get(key).cloned() else {
+        let Some(mut version) = catalog.version(key).cloned() else {
             return Ok(None);
         };
-        let Some(mut image) = catalog.images.get(&version.image_id).cloned() else {
+        let Some(mut image) = catalog.image_by_id(&version.image_id).cloned() else {
             return Ok(None);
         };
         change(&mut image, &mut version);
@@ -388,8 +351,8 @@ impl Service {
             .put(Table::Versions, key, &version.account, &version)?
             .put(Table::Images, &image.id, &image.account, &image)?;
         self.node().state.commit(changes).await?;
-        catalog.versions.insert(key.to_owned(), version.clone());
-        catalog.images.insert(image.id.clone(), image.clone());
+        catalog.put_version(version.clone());
+        catalog.put_image(image.clone());
         Ok(Some((image, version)))
     }
 
@@ -410,14 +373,18 @@ impl Service {
                 .forget(&self.node().version_directory(image_id, &version.version))
                 .await;
         }
-        let removed = durable::remove_directory(&self.node().image_directory(image_id))
+        let directory = self.node().image_directory(image_id);
+        let removed = tokio::task::spawn_blocking(move || durable::remove_directory(&directory)).await;
+        let removed = removed
+            .map_err(std::io::Error::other)
+            .flatten()
             .and_then(|()| self.node().builder.forget_cache(image_id));
         if let Err(error) = removed {
-            tracing::error!(image_id, %error, "an image's files could not be removed; it stays DELETING until the next start");
-            return;
+            tracing::error!(image_id, %error, "an image's files could not be removed; its deletion can be asked for again");
+            return self.deletion_failed(image_id).await;
         }
         let keys = versions.iter().map(VersionRecord::key);
-        let changes = keys.clone().fold(Changes::new(), |changes, key| {
+        let changes = keys.fold(Changes::new(), |changes, key| {
             changes.delete(Table::Versions, &key)
         });
         if let Err(error) = self
@@ -429,9 +396,24 @@ impl Service {
             tracing::error!(image_id, %error, "an image's deletion could not be written down");
             return;
         }
+        self.inner.catalog.lock().await.remove_image(image_id);
+    }
+
+    /// DELETING → DELETE_FAILED.
+    async fn deletion_failed(&self, image_id: &str) {
         let mut catalog = self.inner.catalog.lock().await;
-        catalog.images.remove(image_id);
-        keys.for_each(|key| drop(catalog.versions.remove(&key)));
+        let Some(mut image) = catalog.image_by_id(image_id).cloned() else {
+            return;
+        };
+        image.state = MicrovmImageState::DeleteFailed;
+        image.updated_at = Timestamp::now();
+        let state = &self.node().state;
+        match state.put(Table::Images, image_id, &image.account, &image).await {
+            Ok(()) => catalog.put_image(image),
+            Err(error) => {
+                tracing::error!(image_id, %error, "a failed deletion could not be written down; it is tried again at the next start");
+            }
+        }
     }
 
     async fn keep_house(self) {
@@ -445,28 +427,22 @@ impl Service {
     /// Forgets MicroVMs that were terminated long ago.
     async fn forget_terminated(&self) {
         let now = Timestamp::now();
-        for microvm in self.all_microvms() {
-            let (id, endpoint_id, old) = {
-                let record = microvm.record.borrow();
-                let old = record
-                    .terminated_at
-                    .is_some_and(|at| now.since(at) > self.config().terminated_retention);
-                (
-                    record.id.clone(),
-                    record.endpoint_id.clone(),
-                    old && record.stage == Stage::Terminated,
-                )
-            };
-            if old
-                && self
-                    .node()
-                    .state
-                    .commit(Changes::new().delete(Table::Microvms, &id))
-                    .await
-                    .is_ok()
-            {
-                locked(&self.inner.microvms).remove(&id);
-                locked(&self.inner.endpoints).remove(&endpoint_id);
+        let is_old = |record: &MicrovmRecord| {
+            let over = record.terminated_at.map(|at| now.since(at));
+            record.stage == Stage::Terminated
+                && over.is_some_and(|over| over > self.config().terminated_retention)
+        };
+        let old: Vec<String> = self
+            .registry()
+            .all()
+            .map(|microvm| microvm.record.borrow())
+            .filter(|record| is_old(record))
+            .map(|record| record.id.clone())
+            .collect();
+        for id in old {
+            let forgotten = Changes::new().delete(Table::Microvms, &id);
+            if self.node().state.commit(forgotten).await.is_ok() {
+                self.registry().remove(&id);
             }
         }
     }
@@ -474,24 +450,21 @@ impl Service {
     /// Removes the files of deleted versions that no MicroVM needs any more (spec section 34, question 19).
     pub(crate) async fn remove_unused_versions(&self) {
         let catalog = self.inner.catalog.lock().await;
-        for image in catalog.images.values() {
+        let used: HashSet<String> = self
+            .registry()
+            .all()
+            .map(|microvm| microvm.record.borrow())
+            .filter(|record| record.stage != Stage::Terminated)
+            .map(|record| version_key(&record.image_id, &record.image_version))
+            .collect();
+        for image in catalog.images() {
             let Ok(entries) = std::fs::read_dir(self.node().image_directory(&image.id)) else {
                 continue;
             };
             for entry in entries.flatten() {
                 let name = entry.file_name().to_string_lossy().into_owned();
-                let wanted = catalog.versions.contains_key(&format!(
-                    "{}:{}",
-                    image.id,
-                    name.trim_end_matches(".making")
-                ));
-                let used = self.all_microvms().iter().any(|microvm| {
-                    let record = microvm.record.borrow();
-                    record.image_id == image.id
-                        && record.image_version == name
-                        && record.stage != Stage::Terminated
-                });
-                if !wanted && !used {
+                let key = version_key(&image.id, name.trim_end_matches(".making"));
+                if catalog.version(&key).is_none() && !used.contains(&key) {
                     self.node().pool.forget(&entry.path()).await;
                     if let Err(error) = durable::remove_directory(&entry.path()) {
                         tracing::warn!(%error, "files of a deleted version stay behind");
@@ -521,8 +494,4 @@ fn untouched(microvm_directory: &std::path::Path, saved: &std::path::Path) -> bo
         (Ok(disk), Ok(delta)) => disk <= delta,
         _ => false,
     }
-}
-
-pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -95,7 +95,13 @@ wire_enum! {
 }
 wire_enum! {
     /// Whether a managed base image version may still be used (spec 5).
-    ManagedMicrovmImageVersionStatus { Available = "AVAILABLE", Deprecated = "DEPRECATED", Recalled = "RECALLED" }
+    ManagedMicrovmImageVersionStatus {
+        Available = "AVAILABLE",
+        Deprecated = "DEPRECATED",
+        Expiring = "EXPIRING",
+        Expired = "EXPIRED",
+        Recalled = "RECALLED",
+    }
 }
 wire_enum! {
     /// Whether a hook is called.

@@ -54,6 +54,12 @@ impl Operation {
         Ok(Value::Object(members.collect()))
     }
 
+    /// Refuses a query that cannot be read. Clients sign such a query in different ways, so that this comes before the
+    /// signature: they learn what is wrong.
+    pub fn check_query(query: &str) -> Result<(), ApiError> {
+        query_pairs(query).map(drop)
+    }
+
     /// Whether any member comes in the body; otherwise whatever body there is does not matter.
     pub fn has_body(self) -> bool {
         self.members().iter().any(|member| member.place == Place::Body)

@@ -82,6 +82,13 @@ pub fn reserved_environment_variable(key: &str) -> ApiError {
     ))
 }
 
+/// A key of the caller's own, which this service cannot use.
+pub fn no_customer_key(key: &str) -> ApiError {
+    ApiError::validation(format!(
+        "The KMS key {key} cannot be used: this service does not encrypt with keys that customers manage."
+    ))
+}
+
 /// No such image.
 pub fn image_not_found(arn: impl Display) -> ApiError {
     ApiError::not_found(format!("MicroVMImage not found for MicroVMImageID: {arn}"))

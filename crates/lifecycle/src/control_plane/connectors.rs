@@ -9,12 +9,12 @@ use hearth_wire::{
 
 use crate::{
     Service,
+    catalog::Catalog,
     connector::{
         policy,
         record::{ConnectorRecord, ConnectorVersion, Way},
     },
     idempotency::ClientToken,
-    service::Catalog,
 };
 
 /// The errors of lambda-core have names of their own (spec 3.3).

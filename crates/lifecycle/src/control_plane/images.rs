@@ -10,13 +10,14 @@ use hearth_wire::{
 use super::{connectors, internal};
 use crate::{
     Service,
+    catalog::Catalog,
     connector::record::Way,
     idempotency::ClientToken,
     image::{
         policy,
         record::{BuildRecord, ImageRecord, VersionRecord},
     },
-    microvm::record::Stage,
+    microvm::{MicrovmRecord, record::Stage},
 };
 
 impl Service {
@@ -26,12 +27,11 @@ impl Service {
         request: CreateMicrovmImageRequest,
     ) -> Result<CreateMicrovmImageResponse, ApiError> {
         let client_token = ClientToken::of(request.client_token.as_deref(), &request);
-        let specification = policy::complete(request.specification, caller)?;
+        let specification = policy::complete(request.specification, caller, &self.config().base_versions)?;
         let arn = ImageArn::of(caller, &request.name);
         let mut catalog = self.inner.catalog.lock().await;
         let existing = catalog
-            .images
-            .values()
+            .images()
             .filter(|image| image.account == caller.account_id && image.region == caller.region)
             .map(|image| (image.client_token.as_ref(), image));
         if let Some(image) = ClientToken::find(client_token.as_ref(), existing)? {
@@ -46,8 +46,7 @@ impl Service {
         }
         let quotas = self.config().quotas(&caller.account_id);
         let own = catalog
-            .images
-            .values()
+            .images()
             .filter(|image| image.account == caller.account_id && image.region == caller.region);
         if own.count() >= quotas.images {
             return Err(texts::too_many_images(quotas.images));
@@ -70,7 +69,7 @@ impl Service {
             updated_at: now,
             client_token,
         };
-        let version = first_state(&image, specification, ways, None, now);
+        let version = self.first_state(&image, specification, ways, None, now);
         self.accept(&mut catalog, image.clone(), version.clone()).await?;
         Ok(created(&image, &version))
     }
@@ -82,9 +81,9 @@ impl Service {
     ) -> Result<UpdateMicrovmImageResponse, ApiError> {
         let client_token = ClientToken::of(request.client_token.as_deref(), &request);
         let arn = ImageArn::for_image_operation(&request.image_identifier, caller)?;
-        let specification = policy::complete(request.specification, caller)?;
         let mut catalog = self.inner.catalog.lock().await;
         let image = catalog.image(&arn).ok_or_else(|| texts::image_not_found(&arn))?;
+        let specification = policy::complete(request.specification, caller, &self.config().base_versions)?;
         let versions = catalog.versions_of(&image.id);
         let existing = versions
             .iter()
@@ -106,7 +105,7 @@ impl Service {
             updated_at: now,
             ..image.clone()
         };
-        let version = first_state(&image, specification, ways, client_token, now);
+        let version = self.first_state(&image, specification, ways, client_token, now);
         self.accept(&mut catalog, image.clone(), version.clone()).await?;
         Ok(updated(&image, &version))
     }
@@ -114,7 +113,7 @@ impl Service {
     /// The account's quotas of everything that is built.
     fn may_build(
         &self,
-        catalog: &crate::service::Catalog,
+        catalog: &Catalog,
         caller: &Caller,
         specification: &ImageSpecification,
     ) -> Result<(), ApiError> {
@@ -125,7 +124,7 @@ impl Service {
                 quotas.environment_variables,
             ));
         }
-        let building = catalog.versions.values().filter(|version| {
+        let building = catalog.versions().filter(|version| {
             let building = matches!(
                 version.state,
                 MicrovmImageVersionState::Pending | MicrovmImageVersionState::InProgress
@@ -138,10 +137,46 @@ impl Service {
         Ok(())
     }
 
+    /// A version whose builds have not begun.
+    fn first_state(
+        &self,
+        image: &ImageRecord,
+        specification: ImageSpecification,
+        ways: Vec<Way>,
+        client_token: Option<ClientToken>,
+        now: Timestamp,
+    ) -> VersionRecord {
+        let generations = self.config().chipset_generations.iter();
+        let builds = generations.map(|generation| BuildRecord {
+            id: uuid::Uuid::new_v4().to_string(),
+            generation: generation.clone(),
+            state: BuildState::Pending,
+            reason: None,
+            created_at: now,
+            sizes: None,
+        });
+        VersionRecord {
+            image_id: image.id.clone(),
+            account: image.account.clone(),
+            image_arn: image.arn().to_string(),
+            version: format!("{}.0", image.versions_made),
+            number: image.versions_made,
+            specification,
+            ways,
+            state: MicrovmImageVersionState::Pending,
+            status: MicrovmImageVersionStatus::Inactive,
+            created_at: now,
+            updated_at: now,
+            builds: builds.collect(),
+            container: None,
+            client_token,
+        }
+    }
+
     /// Writes down an image with its new version and starts the build.
     async fn accept(
         &self,
-        catalog: &mut crate::service::Catalog,
+        catalog: &mut Catalog,
         image: ImageRecord,
         version: VersionRecord,
     ) -> Result<(), ApiError> {
@@ -151,8 +186,8 @@ impl Service {
             .and_then(|changes| changes.put(Table::Versions, &key, &version.account, &version))
             .map_err(internal)?;
         self.node().state.commit(changes).await.map_err(internal)?;
-        catalog.images.insert(image.id.clone(), image);
-        catalog.versions.insert(key.clone(), version);
+        catalog.put_image(image);
+        catalog.put_version(version);
         self.start_build(key);
         Ok(())
     }
@@ -181,8 +216,7 @@ impl Service {
         let scope = page::scope(caller, Operation::ListMicrovmImages, &[filter]);
         let catalog = self.inner.catalog.lock().await;
         let mut images: Vec<&ImageRecord> = catalog
-            .images
-            .values()
+            .images()
             .filter(|image| image.account == caller.account_id && image.region == caller.region)
             .filter(|image| filter.is_none_or(|filter| image.name.contains(filter)))
             .collect();
@@ -213,12 +247,14 @@ impl Service {
             .image(&arn)
             .ok_or_else(|| texts::image_not_found(&arn))?
             .clone();
-        let microvms = self.all_microvms();
-        let live = microvms.iter().filter(|microvm| {
-            let record = microvm.record.borrow();
-            record.image_id == image.id && record.stage != Stage::Terminated
-        });
-        policy::may_delete(image.state, live.count())?;
+        let is_live =
+            |record: &MicrovmRecord| record.image_id == image.id && record.stage != Stage::Terminated;
+        let live = self
+            .registry()
+            .all()
+            .filter(|microvm| is_live(&microvm.record.borrow()))
+            .count();
+        policy::may_delete(image.state, live)?;
         image.state = MicrovmImageState::Deleting;
         image.updated_at = Timestamp::now();
         self.node()
@@ -227,7 +263,7 @@ impl Service {
             .await
             .map_err(internal)?;
         let id = image.id.clone();
-        catalog.images.insert(id.clone(), image);
+        catalog.put_image(image);
         drop(catalog);
         let service = self.clone();
         tokio::spawn(async move { service.finish_image_deletion(&id).await });
@@ -240,44 +276,12 @@ impl Service {
 
 /// What the build may reach.
 fn ways_of(
-    catalog: &crate::service::Catalog,
+    catalog: &Catalog,
     caller: &Caller,
     specification: &ImageSpecification,
 ) -> Result<Vec<Way>, ApiError> {
     let connectors = specification.egress_network_connectors.as_deref();
     connectors::ways(catalog, caller, connectors.unwrap_or_default())
-}
-
-/// A version whose build has not begun.
-fn first_state(
-    image: &ImageRecord,
-    specification: ImageSpecification,
-    ways: Vec<Way>,
-    client_token: Option<ClientToken>,
-    now: Timestamp,
-) -> VersionRecord {
-    VersionRecord {
-        image_id: image.id.clone(),
-        account: image.account.clone(),
-        image_arn: image.arn().to_string(),
-        version: format!("{}.0", image.versions_made),
-        number: image.versions_made,
-        specification,
-        ways,
-        state: MicrovmImageVersionState::Pending,
-        status: MicrovmImageVersionStatus::Inactive,
-        created_at: now,
-        updated_at: now,
-        build: BuildRecord {
-            id: uuid::Uuid::new_v4().to_string(),
-            state: BuildState::Pending,
-            reason: None,
-            created_at: now,
-            sizes: None,
-        },
-        container: None,
-        client_token,
-    }
 }
 
 fn created(image: &ImageRecord, version: &VersionRecord) -> CreateMicrovmImageResponse {

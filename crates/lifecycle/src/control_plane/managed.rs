@@ -1,12 +1,9 @@
-use hearth_wire::{
-    ApiError, Caller, Operation, Timestamp, arn::ImageArn, enums::ManagedMicrovmImageVersionStatus, page,
-    texts, types::*,
-};
+use hearth_wire::{ApiError, Caller, Operation, Timestamp, arn::ImageArn, page, texts, types::*};
 
 use crate::{
     Service,
     image::{
-        policy::{BASE_NAME, BASE_VERSIONS},
+        base::{BASE_NAME, BaseVersion},
         record::ARCHITECTURE,
     },
 };
@@ -48,11 +45,12 @@ impl Service {
         if arn.name != BASE_NAME {
             return Err(texts::image_not_found(&arn));
         }
-        let versions = BASE_VERSIONS.iter().enumerate().map(|(place, version)| {
+        let versions = self.config().base_versions.iter().enumerate();
+        let versions = versions.map(|(place, BaseVersion { version, status })| {
             let version = ManagedMicrovmImageVersion {
                 image_arn: arn.to_string(),
-                image_version: (*version).to_owned(),
-                status: Some(ManagedMicrovmImageVersionStatus::Available),
+                image_version: version.clone(),
+                status: Some(*status),
                 supported_cpu_configurations: Some(vec![CpuConfiguration {
                     architecture: ARCHITECTURE,
                 }]),

@@ -17,6 +17,7 @@ use crate::{
         policy::{Decision, Request, decide},
         record::Stage,
     },
+    registry::{Position, position},
 };
 
 /// The longest life of a MicroVM, and the one of a request that names none.
@@ -32,12 +33,12 @@ impl Service {
         let arn = ImageArn::for_run(&request.image_identifier, caller)?;
         // Held to the end: two calls with one token, or for the last of a quota, come one after the other.
         let catalog = self.inner.catalog.lock().await;
-        let own = self.records_of(caller);
-        let existing = own.iter().map(|record| (record.client_token.as_ref(), record));
-        if let Some(record) = ClientToken::find(client_token.as_ref(), existing)? {
-            return Ok(record.object());
+        if let Some(object) = self.launched_before(caller, client_token.as_ref())? {
+            return Ok(object);
         }
-        let (image, version) = versions::for_run(&catalog, &arn, request.image_version.as_deref())?;
+        let bases = &self.config().base_versions;
+        let (image, version) = versions::for_run(&catalog, bases, &arn, request.image_version.as_deref())?;
+        policy::no_customer_key(request.kms_key_identifier.as_deref())?;
         let ingress = policy::connectors(
             request.ingress_network_connectors,
             ManagedConnector::HttpIngress,
@@ -54,12 +55,7 @@ impl Service {
             return Err(texts::run_hook_required());
         }
         let memory_mib = tier_of(&version.specification).minimum_memory_mib as u64;
-        let taken: u64 = own
-            .iter()
-            .filter(|record| record.stage != Stage::Terminated)
-            .map(|record| record.memory_mib)
-            .sum();
-        if taken + memory_mib > self.config().quotas(&caller.account_id).memory_mib {
+        if self.memory_taken_mib(caller) + memory_mib > self.config().quotas(&caller.account_id).memory_mib {
             return Err(texts::memory_exhausted());
         }
         let directory = self.node().version_directory(&image.id, &version.version);
@@ -128,23 +124,36 @@ impl Service {
             .as_deref()
             .map(|arn| ImageArn::for_image_operation(arn, caller))
             .transpose()?;
-        let (arn, version) = (arn.map(|arn| arn.to_string()), request.image_version.as_deref());
-        let scope = page::scope(caller, Operation::ListMicrovms, &[arn.as_deref(), version]);
-        let mut records = self.records_of(caller);
-        records.retain(|record| {
+        let arn = arn.map(|arn| arn.to_string());
+        let version = request.image_version.as_deref().map(versions::canonical);
+        let scope = page::scope(
+            caller,
+            Operation::ListMicrovms,
+            &[arn.as_deref(), version.as_deref()],
+        );
+        let is_wanted = |record: &MicrovmRecord| {
             arn.as_ref().is_none_or(|arn| *arn == record.image_arn)
-                && version.is_none_or(|version| version == record.image_version)
-        });
-        let position = |record: &MicrovmRecord| (i64::MAX - record.started_at.as_millis(), record.id.clone());
-        records.sort_by_key(position);
-        let token = request.next_token.as_deref();
-        let page = self
-            .inner
-            .page_key
-            .paginate(&scope, request.max_results, token, records, position)?;
-        let items = page.items.iter().map(MicrovmRecord::item).collect();
+                && version
+                    .as_ref()
+                    .is_none_or(|version| *version == record.image_version)
+        };
+        let page_key = &self.inner.page_key;
+        let after: Option<Position> = request
+            .next_token
+            .map(|token| page_key.open(&scope, &token))
+            .transpose()?;
+        let limit = page::limit(request.max_results);
+        let found: Vec<(Position, MicrovmItem)> = self
+            .registry()
+            .owned_by(caller, after)
+            .map(|microvm| microvm.record.borrow())
+            .filter(|record| is_wanted(record))
+            .map(|record| (position(&record), record.item()))
+            .take(limit + 1)
+            .collect();
+        let page = page_key.cut(&scope, limit, found, |(position, _)| position.clone())?;
         Ok(ListMicrovmsResponse {
-            items,
+            items: page.items.into_iter().map(|(_, item)| item).collect(),
             next_token: page.next_token,
         })
     }
@@ -190,10 +199,28 @@ impl Service {
             .ok_or_else(|| texts::microvm_not_found(id))
     }
 
-    fn records_of(&self, caller: &Caller) -> Vec<MicrovmRecord> {
-        let microvms = self.all_microvms();
-        let records = microvms.iter().map(|microvm| microvm.record.borrow().clone());
-        records.filter(|record| belongs_to(record, caller)).collect()
+    /// What an earlier launch with this client token made; a conflict when it was another launch.
+    fn launched_before(
+        &self,
+        caller: &Caller,
+        client_token: Option<&ClientToken>,
+    ) -> Result<Option<RunMicrovmResponse>, ApiError> {
+        let registry = self.registry();
+        let found = client_token.and_then(|token| registry.launched_with(caller, token.token()));
+        let record = found.map(|microvm| microvm.record.borrow());
+        let existing = record.iter().map(|record| (record.client_token.as_ref(), record));
+        let same = ClientToken::find(client_token, existing)?;
+        Ok(same.map(|record| record.object()))
+    }
+
+    /// Baseline memory of the caller's MicroVMs that are not terminated.
+    fn memory_taken_mib(&self, caller: &Caller) -> u64 {
+        let registry = self.registry();
+        let records = registry
+            .owned_by(caller, None)
+            .map(|microvm| microvm.record.borrow());
+        let live = records.filter(|record| record.stage != Stage::Terminated);
+        live.map(|record| record.memory_mib).sum()
     }
 }
 

@@ -68,7 +68,7 @@ impl Service {
             .put(Table::Images, &image.id, &image.account, &image)
             .await
             .map_err(internal)?;
-        catalog.images.insert(image.id.clone(), image);
+        catalog.put_image(image);
         Ok(())
     }
 }

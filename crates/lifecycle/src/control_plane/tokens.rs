@@ -17,16 +17,14 @@ impl Service {
         caller: &Caller,
         request: CreateMicrovmAuthTokenRequest,
     ) -> Result<CreateMicrovmAuthTokenResponse, ApiError> {
-        let ranges = request
-            .allowed_ports
-            .iter()
-            .map(range)
-            .collect::<Result<Vec<_>, _>>()?;
         self.mint(
             caller,
             &request.microvm_identifier,
             request.expiration_in_minutes,
-            |_| Ok(Grant::Http(ranges)),
+            |_| {
+                let ranges = request.allowed_ports.iter().map(range);
+                Ok(Grant::Http(ranges.collect::<Result<_, _>>()?))
+            },
         )
     }
 
@@ -65,10 +63,10 @@ impl Service {
         minutes: u32,
         grant: impl FnOnce(&MicrovmRecord) -> Result<Grant, ApiError>,
     ) -> Result<CreateMicrovmAuthTokenResponse, ApiError> {
+        let microvm = self.find(caller, id)?;
         if minutes > MAXIMUM_MINUTES {
             return Err(texts::token_expiry_too_long(minutes, MAXIMUM_MINUTES));
         }
-        let microvm = self.find(caller, id)?;
         let record = microvm.record.borrow();
         if matches!(record.stage, Stage::Terminating | Stage::Terminated) {
             return Err(texts::microvm_terminated(id));

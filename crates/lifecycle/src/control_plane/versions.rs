@@ -1,21 +1,25 @@
 use hearth_state::{Changes, Table};
 use hearth_wire::{
-    ApiError, Caller, Operation, Timestamp, arn::ImageArn, enums::MicrovmImageVersionState, page, texts,
+    ApiError, Caller, Operation, Timestamp,
+    arn::ImageArn,
+    enums::{MicrovmImageState, MicrovmImageVersionState},
+    page, texts,
     types::*,
 };
 
 use super::internal;
 use crate::{
     Service,
+    catalog::Catalog,
     image::{
+        base::{self, BaseVersion},
         policy,
-        record::{ARCHITECTURE, CHIPSET, CHIPSET_GENERATION, ImageRecord, VersionRecord},
+        record::{ARCHITECTURE, BuildRecord, CHIPSET, ImageRecord, VersionRecord, version_key},
     },
-    service::Catalog,
 };
 
 /// The spelling of a version in records: `1` is `1.0`.
-fn canonical(version: &str) -> String {
+pub(super) fn canonical(version: &str) -> String {
     if version.contains('.') {
         version.to_owned()
     } else {
@@ -30,8 +34,8 @@ fn find<'a>(
 ) -> Result<(&'a ImageRecord, &'a VersionRecord), ApiError> {
     let missing = || texts::version_not_found(arn, version);
     let image = catalog.image(arn).ok_or_else(missing)?;
-    let key = format!("{}:{}", image.id, canonical(version));
-    Ok((image, catalog.versions.get(&key).ok_or_else(missing)?))
+    let key = version_key(&image.id, &canonical(version));
+    Ok((image, catalog.version(&key).ok_or_else(missing)?))
 }
 
 impl Service {
@@ -157,12 +161,12 @@ impl Service {
             changes = changes.delete(Table::Versions, key);
         }
         self.node().state.commit(changes).await.map_err(internal)?;
-        catalog.images.insert(image.id.clone(), image);
+        catalog.put_image(image);
         if let Some(version) = version {
-            catalog.versions.insert(version.key(), version);
+            catalog.put_version(version);
         }
         if let Some(key) = deleted {
-            catalog.versions.remove(key);
+            catalog.remove_version(key);
         }
         Ok(())
     }
@@ -175,20 +179,35 @@ impl Service {
         let arn = ImageArn::for_image_operation(&request.image_identifier, caller)?;
         let catalog = self.inner.catalog.lock().await;
         let (_, version) = find(&catalog, &arn, &request.image_version)?;
-        let matches = request.architecture.is_none_or(|wanted| wanted == ARCHITECTURE)
-            && request.chipset.is_none_or(|wanted| wanted == CHIPSET)
-            && request
-                .chipset_generation
-                .is_none_or(|wanted| wanted == CHIPSET_GENERATION);
-        let scope = page::scope(caller, Operation::ListMicrovmImageBuilds, &[Some(&version.key())]);
+        let is_wanted = |build: &BuildRecord| {
+            request.architecture.is_none_or(|wanted| wanted == ARCHITECTURE)
+                && request.chipset.is_none_or(|wanted| wanted == CHIPSET)
+                && request
+                    .chipset_generation
+                    .as_ref()
+                    .is_none_or(|wanted| *wanted == build.generation)
+        };
+        let filters = [
+            Some(version.key()),
+            request.architecture.map(|wanted| wanted.to_string()),
+            request.chipset.map(|wanted| wanted.to_string()),
+            request.chipset_generation.clone(),
+        ];
+        let filters = filters.each_ref().map(Option::as_deref);
+        let scope = page::scope(caller, Operation::ListMicrovmImageBuilds, &filters);
         let page = self.inner.page_key.paginate(
             &scope,
             request.max_results,
             request.next_token.as_deref(),
-            matches.then_some(version),
-            |version| version.build.id.clone(),
+            version
+                .builds
+                .iter()
+                .enumerate()
+                .filter(|(_, build)| is_wanted(build)),
+            |(place, _)| *place,
         )?;
-        let items = page.items.into_iter().map(VersionRecord::build_summary).collect();
+        let builds = page.items.into_iter().map(|(_, build)| build);
+        let items = builds.map(|build| version.build_summary(build)).collect();
         Ok(ListMicrovmImageBuildsResponse {
             items,
             next_token: page.next_token,
@@ -203,17 +222,12 @@ impl Service {
         let arn = ImageArn::for_image_operation(&request.image_identifier, caller)?;
         let catalog = self.inner.catalog.lock().await;
         let (_, version) = find(&catalog, &arn, &request.image_version)?;
-        if version.build.id != request.build_id {
-            return Err(texts::build_not_found(
-                &arn,
-                &request.image_version,
-                &request.build_id,
-            ));
-        }
-        let snapshot_build = version.build.sizes.clone();
+        let build = version.builds.iter().find(|build| build.id == request.build_id);
+        let build =
+            build.ok_or_else(|| texts::build_not_found(&arn, &request.image_version, &request.build_id))?;
         Ok(GetMicrovmImageBuildResponse {
-            build: version.build_summary(),
-            snapshot_build,
+            build: version.build_summary(build),
+            snapshot_build: build.sizes.clone(),
         })
     }
 }
@@ -229,6 +243,7 @@ pub(super) fn newest_runnable<'a>(newest_first: impl Iterator<Item = &'a Version
 /// The version a RunMicrovm names, or the newest that can be launched (spec section 8).
 pub(super) fn for_run<'a>(
     catalog: &'a Catalog,
+    base_versions: &[BaseVersion],
     arn: &ImageArn,
     wanted: Option<&str>,
 ) -> Result<(&'a ImageRecord, &'a VersionRecord), ApiError> {
@@ -236,12 +251,16 @@ pub(super) fn for_run<'a>(
         Some(version) => texts::version_not_active(arn, version),
         None => texts::no_active_version(arn),
     };
+    let going = [MicrovmImageState::Deleting, MicrovmImageState::DeleteFailed];
     let image = catalog
         .image(arn)
-        .filter(|image| image.state != hearth_wire::enums::MicrovmImageState::Deleting)
+        .filter(|image| !going.contains(&image.state))
         .ok_or_else(missing)?;
     let version = catalog.versions_of(&image.id).into_iter().find(|version| {
-        version.is_runnable() && wanted.is_none_or(|wanted| canonical(wanted) == version.version)
+        let built_on = version.specification.base_image_version.as_deref();
+        version.is_runnable()
+            && base::may_run(base_versions, built_on.unwrap_or_default())
+            && wanted.is_none_or(|wanted| canonical(wanted) == version.version)
     });
     Ok((image, version.ok_or_else(missing)?))
 }

@@ -6,6 +6,7 @@
 //!  delete ─► DELETING ─► gone                     └─ (any settled state)
 //! ```
 
+pub(crate) mod base;
 pub(crate) mod policy;
 pub(crate) mod record;
 mod snapshot;

@@ -8,19 +8,16 @@ use hearth_wire::{
     types::{ImageSpecification, Resources},
 };
 
+use super::base::{self, BaseVersion};
 use crate::{hooks, tiers};
-
-/// The one managed base image (spec section 5).
-pub(crate) const BASE_NAME: &str = "al2023-1";
-/// Its versions, newest first.
-pub(crate) const BASE_VERSIONS: [&str; 2] = ["1", "0"];
 
 /// Whether an image in this state may be updated, or one of its versions changed.
 pub(crate) fn may_change(state: MicrovmImageState) -> Result<(), ApiError> {
     match state {
-        MicrovmImageState::Creating | MicrovmImageState::Updating | MicrovmImageState::Deleting => {
-            Err(texts::image_busy(state))
-        }
+        MicrovmImageState::Creating
+        | MicrovmImageState::Updating
+        | MicrovmImageState::Deleting
+        | MicrovmImageState::DeleteFailed => Err(texts::image_busy(state)),
         _ => Ok(()),
     }
 }
@@ -40,17 +37,11 @@ pub(crate) fn may_delete(state: MicrovmImageState, live_microvms: usize) -> Resu
 pub(crate) fn complete(
     mut specification: ImageSpecification,
     caller: &Caller,
+    base_versions: &[BaseVersion],
 ) -> Result<ImageSpecification, ApiError> {
     let base = ImageArn::for_managed(&specification.base_image_arn, caller)?;
-    let version = specification
-        .base_image_version
-        .as_deref()
-        .unwrap_or(BASE_VERSIONS[0]);
-    let known = BASE_VERSIONS.contains(&version.strip_suffix(".0").unwrap_or(version));
-    if base.name != BASE_NAME || !known {
-        return Err(texts::unknown_base_version(&base, version));
-    }
-    specification.base_image_version = Some(format!("{}.0", version.strip_suffix(".0").unwrap_or(version)));
+    let version = base::for_build(base_versions, &base, specification.base_image_version.as_deref())?;
+    specification.base_image_version = Some(version);
 
     let default = || {
         vec![Resources {
@@ -95,12 +86,18 @@ pub(crate) fn complete(
             return Err(texts::reserved_environment_variable(key));
         }
     }
+    no_customer_key(specification.kms_key_identifier.as_deref())?;
     specification.egress_network_connectors = Some(connectors(
         specification.egress_network_connectors.take(),
         ManagedConnector::InternetEgress,
         caller,
     )?);
     Ok(specification)
+}
+
+/// A key that the caller manages would promise an encryption that this service does not do.
+pub(crate) fn no_customer_key(key: Option<&str>) -> Result<(), ApiError> {
+    key.map_or(Ok(()), |key| Err(texts::no_customer_key(key)))
 }
 
 /// Bucket and key of an artifact.
@@ -141,7 +138,7 @@ pub(crate) fn connectors(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hearth_wire::types::CodeArtifact;
+    use hearth_wire::{enums::ManagedMicrovmImageVersionStatus, types::CodeArtifact};
 
     fn caller() -> Caller {
         Caller {
@@ -155,7 +152,7 @@ mod tests {
 
     fn specification() -> ImageSpecification {
         ImageSpecification {
-            base_image_arn: ImageArn::managed(&caller(), BASE_NAME).to_string(),
+            base_image_arn: ImageArn::managed(&caller(), base::BASE_NAME).to_string(),
             code_artifact: CodeArtifact {
                 uri: "s3://bucket/app.zip".into(),
             },
@@ -163,33 +160,19 @@ mod tests {
         }
     }
 
-    #[test]
-    fn defaults_are_echoed_as_recorded() {
-        let done = complete(specification(), &caller()).expect("valid");
-        assert_eq!(done.base_image_version.as_deref(), Some("1.0"));
-        assert_eq!(done.resources.expect("filled")[0].minimum_memory_in_mib, 2048);
-        assert!(done.egress_network_connectors.expect("filled")[0].ends_with(":INTERNET_EGRESS"));
+    fn bases() -> Vec<BaseVersion> {
+        vec![BaseVersion {
+            version: "1".into(),
+            status: ManagedMicrovmImageVersionStatus::Available,
+        }]
     }
 
     #[test]
-    fn both_spellings_of_a_base_version_are_taken_and_unknown_ones_named() {
-        for (given, echoed) in [("0", "0.0"), ("1", "1.0"), ("1.0", "1.0")] {
-            let specification = ImageSpecification {
-                base_image_version: Some(given.into()),
-                ..specification()
-            };
-            let done = complete(specification, &caller()).expect("known");
-            assert_eq!(done.base_image_version.as_deref(), Some(echoed));
-        }
-        let specification = ImageSpecification {
-            base_image_version: Some("999".into()),
-            ..specification()
-        };
-        let error = complete(specification, &caller())
-            .expect_err("unknown")
-            .message
-            .expect("text");
-        assert!(error.contains("version 999 is available"), "{error}");
+    fn defaults_are_echoed_as_recorded() {
+        let done = complete(specification(), &caller(), &bases()).expect("valid");
+        assert_eq!(done.base_image_version.as_deref(), Some("1.0"));
+        assert_eq!(done.resources.expect("filled")[0].minimum_memory_in_mib, 2048);
+        assert!(done.egress_network_connectors.expect("filled")[0].ends_with(":INTERNET_EGRESS"));
     }
 
     #[test]
@@ -215,5 +198,12 @@ mod tests {
             Err(texts::image_in_use())
         );
         assert_eq!(may_delete(MicrovmImageState::CreateFailed, 0), Ok(()));
+        assert_eq!(
+            may_change(MicrovmImageState::DeleteFailed)
+                .expect_err("half gone")
+                .status(),
+            409
+        );
+        assert_eq!(may_delete(MicrovmImageState::DeleteFailed, 0), Ok(()));
     }
 }

@@ -127,7 +127,7 @@ async fn build_in(
     let surroundings = snapshot::Surroundings {
         egress: node.config.network.egress(&version.ways),
         subject: Subject {
-            id: format!("build-{}", version.build.id),
+            id: format!("build-{}", version.build_id()),
             region: image.region.clone(),
             role_arn: Some(specification.build_role_arn.clone()),
         },
@@ -271,7 +271,7 @@ async fn open_log(
         default_stream(
             Timestamp::now(),
             shown_version,
-            &format!("microvm-{}", version.build.id),
+            &format!("microvm-{}", version.build_id()),
         )
     });
     if !node.may_log(actor(image, &version.specification), &group, &stream) {

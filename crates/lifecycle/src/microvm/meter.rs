@@ -141,7 +141,7 @@ impl Service {
 
     /// Tells what every MicroVM has used until now.
     pub(crate) async fn meter_everything(&self) {
-        let (service, microvms) = (self.clone(), self.all_microvms());
+        let (service, microvms) = (self.clone(), self.registry().all().cloned().collect::<Vec<_>>());
         let metered = tokio::task::spawn_blocking(move || {
             for microvm in microvms {
                 let record = microvm.record.borrow().clone();
@@ -156,8 +156,8 @@ impl Service {
     /// Tells what the snapshots of image versions took on disk.
     async fn meter_versions(&self, hours: f64) {
         let catalog = self.inner.catalog.lock().await;
-        for version in catalog.versions.values() {
-            let bytes = version.build.sizes.as_ref().map_or(0, snapshot_bytes);
+        for version in catalog.versions() {
+            let bytes = version.sizes().map_or(0, snapshot_bytes);
             if version.container.is_some() && bytes > 0 {
                 let gb_hours = bytes as f64 / f64::from(1 << 30) * hours;
                 self.node().usage.add(&subject_of_version(version), |meters| {

@@ -95,6 +95,7 @@ impl MicrovmRecord {
             terminated_at: self.terminated_at,
             state_reason: self.state_reason.clone(),
             termination_reason_code: None,
+            kms_key_identifier: None,
             ingress_network_connectors: self.ingress.clone(),
             egress_network_connectors: self.egress.clone(),
         }

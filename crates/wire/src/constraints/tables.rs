@@ -60,6 +60,15 @@ const HOOKS: Shape = Shape::Structure(&[
     ),
 ]);
 
+const KMS_KEY: Shape = Shape::matching(
+    1,
+    2048,
+    concat!(
+        r"(arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:(key|alias)/[a-zA-Z0-9:/_-]+|",
+        r"alias/[a-zA-Z0-9:/_-]+|[a-zA-Z0-9-]+)"
+    ),
+);
+
 const ENVIRONMENT: Shape = Shape::Map {
     max: Some(100),
     key: &Shape::matching(1, 256, r"[^\s]+"),
@@ -121,6 +130,7 @@ macro_rules! specification {
             ),
             Member::new("hooks", &HOOKS),
             Member::new("environmentVariables", &ENVIRONMENT),
+            Member::new("kmsKeyIdentifier", &KMS_KEY),
             Member::new("clientToken", &CLIENT_TOKEN),
         ]
     };
@@ -181,6 +191,7 @@ pub(crate) const RUN_MICROVM: &[Member] = &[
         ]),
     ),
     Member::new("logging", &LOGGING),
+    Member::new("kmsKeyIdentifier", &KMS_KEY),
     Member::new("runHookPayload", &Shape::secret(0, 4096)),
     Member::new("maximumDurationInSeconds", &Shape::between(1, 28800)),
     Member::new("ingressNetworkConnectors", &CONNECTORS),

@@ -16,6 +16,7 @@ fn example(pattern: &str) -> &'static str {
         "subnet-[0-9a-z]*" => "subnet-1",
         "sg-[0-9a-zA-Z]*" => "sg-1",
         pattern if pattern.ends_with("|[a-zA-Z0-9_-]{1,64}") => "x",
+        pattern if pattern.contains(":kms:") => "alias/mine",
         pattern if pattern.contains(":iam:") => "arn:aws:iam::111122223333:role/build",
         pattern if pattern.contains("microvm-image") => {
             "arn:aws:lambda:us-east-1:111122223333:microvm-image:demo"

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::Logging;
+use super::{AlwaysNull, Logging};
 use crate::{Sensitive, Timestamp, enums::MicrovmState};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +13,7 @@ pub struct RunMicrovmRequest {
     pub logging: Option<Logging>,
     pub run_hook_payload: Option<Sensitive>,
     pub maximum_duration_in_seconds: Option<u32>,
+    pub kms_key_identifier: Option<String>,
     pub ingress_network_connectors: Option<Vec<String>>,
     pub egress_network_connectors: Option<Vec<String>>,
     pub client_token: Option<String>,
@@ -43,6 +44,7 @@ pub struct Microvm {
     pub terminated_at: Option<Timestamp>,
     pub state_reason: Option<String>,
     pub termination_reason_code: Option<String>,
+    pub kms_key_identifier: AlwaysNull,
     pub ingress_network_connectors: Vec<String>,
     pub egress_network_connectors: Vec<String>,
 }

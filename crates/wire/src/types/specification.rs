@@ -23,6 +23,7 @@ pub struct ImageSpecification {
     pub additional_os_capabilities: Option<Vec<Capability>>,
     pub hooks: Option<Hooks>,
     pub environment_variables: Option<BTreeMap<String, Sensitive>>,
+    pub kms_key_identifier: Option<String>,
 }
 
 /// Where the zip with the Dockerfile is: `s3://<bucket>/<key>`.

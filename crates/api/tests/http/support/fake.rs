@@ -51,6 +51,7 @@ fn microvm(request: &RunMicrovmRequest) -> Microvm {
         terminated_at: None,
         state_reason: None,
         termination_reason_code: None,
+        kms_key_identifier: None,
         ingress_network_connectors: vec![],
         egress_network_connectors: vec![],
     }
