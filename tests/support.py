@@ -16,6 +16,8 @@ import zipfile
 import boto3
 import botocore.config
 
+import model
+
 
 def wait_for(what, condition, seconds=60, pause=0.05):
     """Polls until the condition gives something; its last value otherwise tells what was there."""
@@ -123,6 +125,7 @@ class Hearth:
                 verify=self.settings["ca"],
                 config=botocore.config.Config(retries={"max_attempts": 1}, s3={"addressing_style": "path"}),
             )
+            model.watch(self.clients[service], service)
         return self.clients[service]
 
     def account(self):
