@@ -6,10 +6,18 @@ import http.client
 import json
 import ssl
 import time
+import urllib.parse
 
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+
+
+def canonical(query):
+    """The query as a signature covers it, however it is spelled on the wire."""
+    spelled = lambda text: urllib.parse.quote(urllib.parse.unquote(text, errors="surrogateescape"), safe="-_.~", errors="surrogateescape")
+    pairs = (pair.partition("=") for pair in query.split("&") if pair)
+    return "&".join(f"{spelled(name)}={spelled(value)}" for name, _, value in pairs)
 
 
 @dataclasses.dataclass
@@ -43,7 +51,8 @@ class Raw:
     def signed(self, method, target, body=b"", *, service="lambda", region=None, key=None, secret=None, when=None, headers=None):
         """The headers of a request with its signature."""
         credentials = Credentials(key or self.settings["accessKeyId"], secret or self.settings["secretAccessKey"])
-        request = AWSRequest(method, f"https://{self.host}{target}", headers or {}, body)
+        path, mark, query = target.partition("?")
+        request = AWSRequest(method, f"https://{self.host}{path}{mark}{canonical(query)}", headers or {}, body)
         auth = SigV4Auth(credentials, service, region or self.settings["region"])
         when = when or datetime.datetime.now(datetime.timezone.utc)
         request.context["timestamp"] = when.strftime("%Y%m%dT%H%M%SZ")
