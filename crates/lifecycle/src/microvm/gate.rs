@@ -5,7 +5,10 @@ use std::{io, time::Duration};
 use hearth_wire::arn::ManagedConnector;
 use tokio::{net::TcpStream, sync::oneshot, time::timeout};
 
-use super::shared::{Message, Microvm, Open};
+use super::{
+    policy::{Decision, Request, decide},
+    shared::{Message, Microvm, Open},
+};
 
 /// Longest time a request is held: a resume with the longest hook.
 const LONGEST_HOLD: Duration = Duration::from_secs(90);
@@ -39,12 +42,21 @@ pub(crate) async fn enter(microvm: &Microvm) -> Result<Passage, GateError> {
     let open = microvm.open.borrow().clone();
     let open = match open {
         Some(open) => open,
+        None if is_refused(microvm) => return Err(GateError::Closed),
         None => wait(microvm).await?,
     };
     Ok(Passage {
         microvm: microvm.clone(),
         open,
     })
+}
+
+/// Whether the gate stays shut whatever one waits for. A task that launches a MicroVM would answer only when it has: by
+/// then the request would be let in, although it came before `/run` had answered (spec section 13.3).
+fn is_refused(microvm: &Microvm) -> bool {
+    let record = microvm.record.borrow();
+    let decision = decide(record.stage, Request::Enter, record.idle_policy.as_ref());
+    matches!(decision, Decision::Refuse(_))
 }
 
 async fn wait(microvm: &Microvm) -> Result<Open, GateError> {
