@@ -38,8 +38,7 @@ CreateMicrovmAuthToken = 0
 CreateMicrovmShellAuthToken = 0
 
 [accounts.000000000429.rates]
-ListMicrovmImages = 2
-TerminateMicrovm = 1
+ListMicrovmImages = 1
 
 [accounts.000000000402.quotas]
 images = 2

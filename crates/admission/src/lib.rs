@@ -54,7 +54,7 @@ fn changes_something(call: &Call) -> bool {
     };
     match &call.request {
         Request::Operation(operation, _) => operation.route().0 != "GET",
-        // What applications write into their logs and objects byte by byte is data, as it is elsewhere.
+        // What applications write into their logs is data.
         Request::Logs(name, _) => !reads(name) && name != "PutLogEvents",
         Request::Sts(name, _) | Request::S3(name, _) => !reads(name),
     }

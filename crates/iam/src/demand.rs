@@ -21,7 +21,7 @@ pub struct Demand {
     pub action: String,
     /// The resource's ARN, in each form that policies use for it; or `*`.
     pub resources: Vec<String>,
-    /// Nobody but an administrator may: it is about another account, or makes an administrator.
+    /// Nobody but an administrator may: it reaches beyond the caller's account.
     pub administrator: bool,
 }
 
@@ -101,8 +101,10 @@ fn of_own(caller: &Caller, operation: Operation, members: &Value) -> Demand {
         .as_str()
         .is_some_and(|account| account != caller.account_id);
     let makes_administrator = members["administrator"].as_bool() == Some(true);
+    // Every account's Dockerfiles may name a container base.
+    let changes_the_node = operation == Operation::ImportBase;
     Demand {
-        administrator: about_another || makes_administrator,
+        administrator: about_another || makes_administrator || changes_the_node,
         ..Demand::new(format!("hearth:{}", operation.name()), "*")
     }
 }
