@@ -3,20 +3,26 @@
 //! The agent (PID 1 in the guest) listens on [`AGENT_PORT`] of the guest's own address. The host opens one TCP
 //! connection for each thing it wants, sends one [`Request`] frame, and reads [`Reply`] frames. After
 //! [`Reply::Connected`] the connection carries raw bytes both ways; after [`Reply::Started`] it carries
-//! [`ExecInput`] frames down and [`Output`] frames up.
+//! [`ExecInput`] frames down and [`Output`] frames up; file contents travel as [`FileChunk`] frames.
 //!
 //! A frame is a little-endian `u32` length followed by that many bytes of `postcard`. The host treats every frame
 //! from the guest as hostile: bounded by [`MAX_FRAME_BYTES`], decoded strictly, never trusted as a fact about the host.
 #![forbid(unsafe_code)]
 
+mod files;
 mod frame;
 mod messages;
+#[cfg(feature = "tokio")]
+mod stream;
 
+pub use files::*;
 pub use frame::{FrameError, MAX_FRAME_BYTES, decode, encode, read_frame, write_frame};
 pub use messages::*;
+#[cfg(feature = "tokio")]
+pub use stream::{receive, send};
 
 /// Version of this protocol. It is stored in every snapshot's manifest; a host refuses a snapshot of another version.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// TCP port of the agent on the guest's address. Low and unused by applications, so `0.0.0.0:8080` never collides.
 pub const AGENT_PORT: u16 = 1;

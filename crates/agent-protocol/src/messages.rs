@@ -1,5 +1,7 @@
 use serde::{Deserialize, Serialize};
 
+use crate::{FileFailure, FileInfo, FileRequest};
+
 /// One thing the host asks of the guest; each on a connection of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
@@ -30,6 +32,8 @@ pub enum Request {
     },
     /// Run a command in the application's container. [`Reply::Started`], then [`ExecInput`] down and [`Output`] up.
     Exec(Exec),
+    /// Work on a file or a tree of them in the application's container; see [`crate::FileRequest`].
+    Files(FileRequest),
 }
 
 /// What the agent needs to start the application.
@@ -106,17 +110,30 @@ pub struct Exec {
     pub working_directory: String,
     /// USER to run as; the application's when empty.
     pub user: String,
+    /// A terminal of this size for its standard input, output and error, which then is all [`Output::Stdout`].
+    pub terminal: Option<TerminalSize>,
+}
+
+/// Size of a terminal, in characters; zero while nobody has said one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct TerminalSize {
+    /// Width.
+    pub columns: u16,
+    /// Height.
+    pub rows: u16,
 }
 
 /// What the host sends to a running command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ExecInput {
     /// Bytes for its standard input.
-    Stdin(Vec<u8>),
-    /// End of its standard input.
+    Stdin(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// End of its standard input; on a terminal the end-of-file character.
     StdinEnd,
-    /// Deliver a signal, by number.
+    /// Deliver a signal to its process group, by number.
     Signal(i32),
+    /// The terminal has another size now.
+    Resize(TerminalSize),
 }
 
 /// The agent's answer.
@@ -141,6 +158,10 @@ pub enum Reply {
     Hook(HookOutcome),
     /// To [`Request::AwaitListener`]: whether a listener appeared in time.
     Listening(bool),
+    /// To [`Request::Files`]: what the path names.
+    File(FileInfo),
+    /// To [`Request::Files`]: it cannot be done.
+    FileRefused(FileFailure),
     /// The agent could not do it; one line with the cause.
     Failed(String),
 }
@@ -149,9 +170,9 @@ pub enum Reply {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Output {
     /// From the application's (or command's) standard output.
-    Stdout(Vec<u8>),
+    Stdout(#[serde(with = "serde_bytes")] Vec<u8>),
     /// From its standard error.
-    Stderr(Vec<u8>),
+    Stderr(#[serde(with = "serde_bytes")] Vec<u8>),
     /// It ended; nothing follows.
     Exited(ExitStatus),
 }

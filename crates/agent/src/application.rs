@@ -8,7 +8,7 @@ use anyhow::{Context, bail, ensure};
 use hearth_agent_protocol::{Application, GATEWAY_ADDRESS};
 
 use crate::container::launch::{Descriptors, Launched, Launcher, launch};
-use crate::container::{NewContainer, Place, Process};
+use crate::container::{NewContainer, Place, Process, Work};
 use crate::output::{OutputLog, Stream};
 use crate::{disks, freezer};
 
@@ -33,6 +33,7 @@ pub fn start(launcher: &Launcher, settings: Application) -> anyhow::Result<Start
         &[]
     };
     let process = Process {
+        work: Work::Program,
         argv: settings.argv.clone(),
         env: settings.env.clone(),
         working_directory: settings.working_directory.clone(),

@@ -3,28 +3,38 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Write, pipe};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use hearth_agent_protocol::{Exec, ExecInput, Output, Reply, read_frame, write_frame};
+use hearth_agent_protocol::{Exec, ExecInput, Output, Reply, TerminalSize, read_frame, write_frame};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::application::Started;
 use crate::container::launch::{Descriptors, Launched, Launcher, launch};
-use crate::container::{Place, Process};
-use crate::freezer;
+use crate::container::{Place, Process, Work};
 use crate::output::{MAX_FRAME_PAYLOAD_BYTES, Stream};
 use crate::reaper::{Exit, Reaper};
+use crate::{freezer, terminal};
 
 /// Input the command has not read is kept up to this; then the host has to wait.
 const MAX_PENDING_BYTES: usize = 1 << 20;
+/// What a terminal's line discipline takes for the end of input.
+const END_OF_FILE: u8 = 4;
+/// How long a command may take to end itself after SIGHUP.
+const HANG_UP_GRACE: Duration = Duration::from_secs(2);
 
 /// What the command gets of the application where the request names nothing of its own.
 pub fn process(application: &Started, request: Exec) -> Process {
     let settings = &application.settings;
     let or = |own: String, default: &String| if own.is_empty() { default.clone() } else { own };
     Process {
+        work: if request.terminal.is_some() {
+            Work::ProgramOnTerminal
+        } else {
+            Work::Program
+        },
         argv: request.argv,
         env: settings.env.iter().cloned().chain(request.env).collect(),
         working_directory: or(request.working_directory, &settings.working_directory),
@@ -35,19 +45,65 @@ pub fn process(application: &Started, request: Exec) -> Process {
     }
 }
 
-/// Runs a command for the host at the other end of the connection. When the host ends its side, even by half, the
-/// command's process group is killed.
-pub fn serve(host: &mut TcpStream, launcher: &Launcher, process: &Process) -> anyhow::Result<()> {
+/// The agent's ends of a command's standard streams.
+struct Streams {
+    stdin: File,
+    stdout: File,
+    stderr: Option<File>,
+}
+
+fn pipes() -> anyhow::Result<(Streams, Descriptors)> {
     let (their_stdin, stdin) = pipe().context("cannot make a pipe")?;
     let (stdout, their_stdout) = pipe().context("cannot make a pipe")?;
     let (stderr, their_stderr) = pipe().context("cannot make a pipe")?;
+    // Writing to a command that does not read must not keep the agent from listening.
+    fcntl(&stdin, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("cannot prepare a pipe")?;
+    let streams = Streams {
+        stdin: File::from(OwnedFd::from(stdin)),
+        stdout: File::from(OwnedFd::from(stdout)),
+        stderr: Some(File::from(OwnedFd::from(stderr))),
+    };
     let descriptors = Descriptors {
         stdin: their_stdin.into(),
         stdout: their_stdout.into(),
         stderr: their_stderr.into(),
     };
-    // Writing to a command that does not read must not keep the agent from listening.
-    fcntl(&stdin, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("cannot prepare a pipe")?;
+    Ok((streams, descriptors))
+}
+
+fn on_terminal(neighbour: libc::pid_t, size: TerminalSize) -> anyhow::Result<(Streams, Descriptors)> {
+    let (master, slave) = terminal::make(neighbour, size)?;
+    let streams = Streams {
+        stdin: master.try_clone().context("cannot share the terminal")?,
+        stdout: master,
+        stderr: None,
+    };
+    let share = || slave.try_clone().context("cannot share the terminal");
+    let descriptors = Descriptors {
+        stdin: share()?.into(),
+        stdout: share()?.into(),
+        stderr: share()?.into(),
+    };
+    Ok((streams, descriptors))
+}
+
+/// Runs a command for the host at the other end of the connection. When the host ends its side, even by half, the
+/// command is hung up on: SIGHUP, and SIGKILL for what is left of its process group.
+pub fn serve(
+    host: &mut TcpStream,
+    launcher: &Launcher,
+    process: &Process,
+    size: Option<TerminalSize>,
+) -> anyhow::Result<()> {
+    let refuse = |host: &mut TcpStream, why: String| Ok(write_frame(host, &Reply::Refused(why))?);
+    let made = match (size, &process.place) {
+        (Some(size), Place::Beside(neighbour)) => on_terminal(*neighbour, size),
+        _ => pipes(),
+    };
+    let (streams, descriptors) = match made {
+        Ok(made) => made,
+        Err(error) => return refuse(host, format!("{error:#}")),
+    };
     let (pid, exit) = match launch(launcher, process, descriptors) {
         Ok(Launched {
             refusal: None,
@@ -56,29 +112,27 @@ pub fn serve(host: &mut TcpStream, launcher: &Launcher, process: &Process) -> an
         }) => (pid, exit),
         Ok(Launched {
             refusal: Some(why), ..
-        }) => return Ok(write_frame(host, &Reply::Refused(why))?),
-        Err(error) => return Ok(write_frame(host, &Reply::Refused(format!("{error:#}")))?),
+        }) => return refuse(host, why),
+        Err(error) => return refuse(host, format!("{error:#}")),
     };
-    let outcome = write_frame(host, &Reply::Started)
+    let mut session = Session {
+        host,
+        reaper: launcher.reaper,
+        pid,
+        exit: Some(exit),
+        on_terminal: size.is_some(),
+        stdin: Some(streams.stdin),
+        stdout: Some(streams.stdout),
+        stderr: streams.stderr,
+        pending: Vec::new(),
+        stdin_ends: false,
+        status: None,
+    };
+    let outcome = write_frame(session.host, &Reply::Started)
         .map_err(Into::into)
-        .and_then(|()| {
-            Session {
-                host,
-                reaper: launcher.reaper,
-                pid,
-                exit: Some(exit),
-                stdin: Some(File::from(OwnedFd::from(stdin))),
-                stdout: Some(File::from(OwnedFd::from(stdout))),
-                stderr: Some(File::from(OwnedFd::from(stderr))),
-                pending: Vec::new(),
-                stdin_ends: false,
-                status: None,
-            }
-            .run()
-        });
+        .and_then(|()| session.run());
     if outcome.is_err() {
-        // SAFETY: kill touches no memory. The id stays the group's own while any of its processes is left.
-        unsafe { libc::kill(-pid, libc::SIGKILL) };
+        session.hang_up();
     }
     outcome
 }
@@ -88,6 +142,8 @@ struct Session<'a> {
     reaper: &'a Reaper,
     pid: libc::pid_t,
     exit: Option<Exit>,
+    /// `stdin` and `stdout` are the same terminal.
+    on_terminal: bool,
     stdin: Option<File>,
     stdout: Option<File>,
     stderr: Option<File>,
@@ -108,7 +164,7 @@ enum Source {
 
 impl Session<'_> {
     /// Until the command has ended and all its output has been sent. An error: the host is gone.
-    fn run(mut self) -> anyhow::Result<()> {
+    fn run(&mut self) -> anyhow::Result<()> {
         loop {
             if let (None, None, Some(status)) = (&self.stdout, &self.stderr, self.status) {
                 return Ok(write_frame(self.host, &Output::Exited(status))?);
@@ -185,11 +241,20 @@ impl Session<'_> {
             }
             ExecInput::Stdin(_) => {}
             ExecInput::StdinEnd => {
+                if self.on_terminal && !self.stdin_ends {
+                    self.pending.push(END_OF_FILE);
+                }
                 self.stdin_ends = true;
                 self.feed();
             }
             ExecInput::Signal(signal) => {
-                self.reaper.signal(self.pid, signal);
+                self.reaper.signal_group(self.pid, signal);
+            }
+            ExecInput::Resize(size) => {
+                if let (true, Some(master)) = (self.on_terminal, &self.stdout) {
+                    // A terminal whose command has just gone has no size to set.
+                    let _ = terminal::resize(master, size);
+                }
             }
         }
         Ok(())
@@ -226,10 +291,32 @@ impl Session<'_> {
                 buffer.truncate(count);
                 write_frame(host, &stream.frame(buffer))?;
             }
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
+            // A terminal ends in an error when nobody has it open any more.
             Err(_) => *pipe = None,
         }
         Ok(())
+    }
+
+    /// Ends a command whose host has gone.
+    fn hang_up(&mut self) {
+        // The end of a terminal tells the session on it; others are told by name.
+        (self.stdin, self.stdout, self.stderr) = (None, None, None);
+        self.reaper.signal_group(self.pid, libc::SIGHUP);
+        self.reaper.signal_group(self.pid, libc::SIGCONT);
+        if let Some(exit) = &self.exit {
+            let deadline = Instant::now() + HANG_UP_GRACE;
+            loop {
+                let left = deadline.saturating_duration_since(Instant::now());
+                let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+                match poll(&mut [PollFd::new(exit.as_fd(), PollFlags::POLLIN)], timeout) {
+                    Err(Errno::EINTR) => {}
+                    _ => break,
+                }
+            }
+        }
+        // SAFETY: kill touches no memory. The id stays the group's own while any of its processes is left.
+        unsafe { libc::kill(-self.pid, libc::SIGKILL) };
     }
 }
 

@@ -15,6 +15,7 @@ pub mod container;
 pub mod disks;
 pub mod entropy;
 pub mod exec;
+pub mod files;
 pub mod forward;
 pub mod freezer;
 pub mod hook;
@@ -25,6 +26,8 @@ pub mod net;
 pub mod output;
 pub mod reaper;
 pub mod serve;
+pub mod streams;
+pub mod terminal;
 
 use std::fmt;
 use std::io::Write;

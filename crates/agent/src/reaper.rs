@@ -60,6 +60,13 @@ impl Reaper {
         awaited.is_alive(pid) && unsafe { libc::kill(pid, signal) } == 0
     }
 
+    /// Sends a signal to the process group that an awaited process leads; false when that process has ended already.
+    pub fn signal_group(&self, leader: libc::pid_t, signal: i32) -> bool {
+        let awaited = self.lock();
+        // SAFETY: as for `signal`; what is not reaped keeps its group's id, too.
+        awaited.is_alive(leader) && unsafe { libc::kill(-leader, signal) } == 0
+    }
+
     fn reap_next(&self) {
         let generation = self.lock().generation;
         // Look without reaping first: the status is taken under the lock, where a new child's registration is complete.

@@ -14,9 +14,10 @@ use hearth_agent_protocol::{
 
 use crate::application::{self, Started};
 use crate::container::launch::Launcher;
+use crate::streams::Streams;
 use crate::{
-    clock, connections, console, disks, entropy, exec, forward, freezer, held, hook, listeners, loopback,
-    modules,
+    clock, connections, console, disks, entropy, exec, files, forward, freezer, held, hook, listeners,
+    loopback, modules,
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -28,6 +29,7 @@ pub struct Agent {
     application: OnceLock<Started>,
     /// Held while the application is being started; true once it was tried.
     start_tried: Mutex<bool>,
+    streams: Streams,
 }
 
 impl Agent {
@@ -37,6 +39,7 @@ impl Agent {
             launcher,
             application: OnceLock::new(),
             start_tried: Mutex::new(false),
+            streams: Streams::default(),
         }
     }
 
@@ -79,7 +82,7 @@ impl Agent {
             Request::Hello => return Ok(Some(hello()?)),
             Request::Start(settings) => self.start(settings)?,
             Request::Freeze(request) => freeze(&request)?,
-            Request::Thaw(request) => thaw(&request)?,
+            Request::Thaw(request) => self.thaw(&request)?,
             Request::Hook(call) => return Ok(Some(Reply::Hook(hook::call(&call)))),
             Request::AwaitListener { timeout_ms } => {
                 return Ok(Some(Reply::Listening(listeners::wait(Duration::from_millis(
@@ -91,12 +94,14 @@ impl Agent {
                     Ok(application) => application,
                     Err(error) => return Ok(Some(Reply::Refused(error.to_string()))),
                 };
+                let _open = self.streams.register(host)?;
                 write_frame(host, &Reply::Connected)?;
                 // How a stream ends is between the two that use it.
                 let _ = forward::splice(host, &application);
                 return Ok(None);
             }
             Request::Output { from } => {
+                let _open = self.streams.register(host)?;
                 follow_output(host, self.started()?, from);
                 return Ok(None);
             }
@@ -104,8 +109,17 @@ impl Agent {
                 if request.argv.is_empty() {
                     return Ok(Some(Reply::Refused("the command has no program".into())));
                 }
+                let size = request.terminal;
+                let process = exec::process(self.started()?, request);
+                let _open = self.streams.register(host)?;
                 // Its errors mean that the host has gone.
-                let _ = exec::serve(host, &self.launcher, &exec::process(self.started()?, request));
+                let _ = exec::serve(host, &self.launcher, &process, size);
+                return Ok(None);
+            }
+            Request::Files(request) => {
+                let application = self.started()?;
+                let _open = self.streams.register(host)?;
+                files::serve(host, &self.launcher, application, request)?;
                 return Ok(None);
             }
         }
@@ -116,6 +130,17 @@ impl Agent {
         self.application
             .get()
             .ok_or_else(|| anyhow!("no application has been started"))
+    }
+
+    /// The application must not run before the clock is right, its random numbers its own, and dead connections dead.
+    fn thaw(&self, request: &Thaw) -> anyhow::Result<()> {
+        clock::set(request.wall_clock_ns)?;
+        entropy::add(request.entropy)?;
+        if request.close_connections {
+            close_connections();
+            self.streams.close();
+        }
+        freezer::thaw(Path::new(freezer::CGROUPS))
     }
 
     fn start(&self, settings: Application) -> anyhow::Result<()> {
@@ -161,16 +186,6 @@ fn freeze(request: &Freeze) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-/// The application must not run before the clock is right, its random numbers its own, and dead connections dead.
-fn thaw(request: &Thaw) -> anyhow::Result<()> {
-    clock::set(request.wall_clock_ns)?;
-    entropy::add(request.entropy)?;
-    if request.close_connections {
-        close_connections();
-    }
-    freezer::thaw(Path::new(freezer::CGROUPS))
 }
 
 /// A kernel without the means leaves the connections to their own time-outs.

@@ -151,6 +151,7 @@ fn a_command_shares_the_container_and_its_output_ends_with_its_status() {
         env: vec!["B=mine".into()],
         working_directory: "/etc".into(),
         user: "app".into(),
+        terminal: None,
     };
     let mut host = container.exec(&application, request);
     assert_eq!(read_frame(&mut host).expect("reply"), Some(Reply::Started));
@@ -184,6 +185,7 @@ fn a_signal_reaches_the_command_even_a_real_time_one() {
             env: Vec::new(),
             working_directory: String::new(),
             user: String::new(),
+            terminal: None,
         },
     );
     assert_eq!(read_frame(&mut host).expect("reply"), Some(Reply::Started));
@@ -209,6 +211,7 @@ fn a_command_dies_with_its_whole_group_when_the_host_goes() {
             env: Vec::new(),
             working_directory: String::new(),
             user: String::new(),
+            terminal: None,
         },
     );
     assert_eq!(read_frame(&mut host).expect("reply"), Some(Reply::Started));
@@ -228,6 +231,7 @@ fn a_command_that_cannot_run_is_refused() {
         env: Vec::new(),
         working_directory: String::new(),
         user: user.into(),
+        terminal: None,
     };
     for (argv, user, cause) in [
         (["nothing"].as_slice(), "", "cannot start nothing: ENOENT"),

@@ -115,6 +115,7 @@ fn what_needs_an_application_fails_before_one_is_started() {
             env: Vec::new(),
             working_directory: String::new(),
             user: String::new(),
+            terminal: None,
         })
     };
     for request in [Request::Output { from: 0 }, exec(&["sh"])] {

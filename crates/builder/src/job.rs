@@ -38,6 +38,7 @@ impl Job {
             env: self.env,
             working_directory: "/".into(),
             user: String::new(),
+            terminal: None,
         };
         let (_sink, mut output) = agent.exec(exec).await?;
         let mut logged = 0;
@@ -131,6 +132,7 @@ pub(crate) async fn result(agent: &Agent) -> Result<BuildResult, BuildError> {
         env: Vec::new(),
         working_directory: "/".into(),
         user: String::new(),
+        terminal: None,
     };
     let (_sink, mut output) = agent.exec(exec).await?;
     let (text, _) = output.collect(MAX_RESULT_BYTES).await?;

@@ -56,7 +56,8 @@ impl Http {
     }
 }
 
-fn tls_config(ca: Option<&Path>) -> Result<ClientConfig> {
+/// TLS that trusts `ca`, or the system when None.
+pub(crate) fn tls_config(ca: Option<&Path>) -> Result<ClientConfig> {
     let provider = rustls::crypto::ring::default_provider();
     let builder = ClientConfig::builder_with_provider(provider.into())
         .with_safe_default_protocol_versions()

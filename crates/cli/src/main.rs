@@ -3,6 +3,7 @@
 
 mod base;
 mod daemon;
+mod endpoint;
 mod error;
 mod http;
 mod image;
@@ -59,6 +60,14 @@ enum Command {
     Ps(vm::ps::Ps),
     /// Send a request to a MicroVM's endpoint
     Curl(vm::curl::Curl),
+    /// Open a shell in a MicroVM
+    Shell(vm::shell::Shell),
+    /// Run a command in a MicroVM
+    Exec(vm::exec::Exec),
+    /// Copy files between this machine and a MicroVM
+    Cp(vm::cp::Cp),
+    /// Bring ports of a MicroVM to this machine
+    Forward(vm::forward::Forward),
     /// Suspend MicroVMs
     Suspend(vm::change::Ids),
     /// Resume MicroVMs
@@ -108,6 +117,10 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Run(command) => command.run(&service().await?, out).await,
         Command::Ps(command) => command.run(&service().await?, out).await,
         Command::Curl(command) => command.run(&service().await?, out).await,
+        Command::Shell(command) => command.run(&service().await?).await,
+        Command::Exec(command) => command.run(&service().await?).await,
+        Command::Cp(command) => command.run(&service().await?).await,
+        Command::Forward(command) => command.run(service().await?, out).await,
         Command::Suspend(ids) => ids.run(vm::change::Change::Suspend, &service().await?, out).await,
         Command::Resume(ids) => ids.run(vm::change::Change::Resume, &service().await?, out).await,
         Command::Terminate(ids) => {

@@ -80,12 +80,22 @@ impl MicroVms for Endpoints {
     }
 
     async fn enter(&self, microvm_id: &str) -> Result<Box<dyn hearth_gateway::Passage>, GateError> {
-        match self.0.enter(microvm_id).await {
-            Ok(passage) => Ok(Box::new(Way(passage))),
-            Err(hearth_lifecycle::GateError::Closed) => Err(GateError::Closed),
-            Err(hearth_lifecycle::GateError::NoIngress) => Err(GateError::NoIngress),
-            Err(hearth_lifecycle::GateError::Busy) => Err(GateError::Busy),
-        }
+        entered(self.0.enter(microvm_id).await)
+    }
+
+    async fn enter_shell(&self, microvm_id: &str) -> Result<Box<dyn hearth_gateway::Passage>, GateError> {
+        entered(self.0.enter_shell(microvm_id).await)
+    }
+}
+
+fn entered(
+    passage: Result<hearth_lifecycle::Passage, hearth_lifecycle::GateError>,
+) -> Result<Box<dyn hearth_gateway::Passage>, GateError> {
+    match passage {
+        Ok(passage) => Ok(Box::new(Way(passage))),
+        Err(hearth_lifecycle::GateError::Closed) => Err(GateError::Closed),
+        Err(hearth_lifecycle::GateError::NoIngress) => Err(GateError::NoIngress),
+        Err(hearth_lifecycle::GateError::Busy) => Err(GateError::Busy),
     }
 }
 
@@ -99,6 +109,10 @@ impl hearth_gateway::Passage for Way {
 
     async fn dial(&self, port: u16) -> io::Result<TcpStream> {
         self.0.dial(port).await
+    }
+
+    async fn connect_agent(&self) -> io::Result<TcpStream> {
+        self.0.connect_agent().await
     }
 
     async fn ended(&self) {

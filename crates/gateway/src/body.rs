@@ -1,8 +1,10 @@
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{Either, Empty, Full};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
@@ -11,7 +13,9 @@ use crate::gate::Passage;
 /// What goes up to the application.
 pub(crate) type RequestBody = Either<Empty<Bytes>, Watched>;
 /// What goes down to the client.
-pub(crate) type ResponseBody = Either<Full<Bytes>, Watched>;
+pub(crate) type ResponseBody = Either<Full<Bytes>, Either<Watched, Produced>>;
+/// A streamed body of the platform's own.
+pub(crate) type Produced = UnsyncBoxBody<Bytes, io::Error>;
 
 /// A streamed body, every piece of which counts as activity of its MicroVM.
 pub(crate) struct Watched {

@@ -27,6 +27,9 @@ pub trait MicroVms: Send + Sync + 'static {
     /// Waits at the gate until the MicroVM may be spoken to; wakes it when its idle policy says so. Called once for
     /// every request, after its token and port were found good. The wait is dropped when the client leaves.
     async fn enter(&self, microvm_id: &str) -> Result<Box<dyn Passage>, GateError>;
+
+    /// As [`MicroVms::enter`], for a request with a shell token: what the MicroVM's HTTP ingress says does not matter.
+    async fn enter_shell(&self, microvm_id: &str) -> Result<Box<dyn Passage>, GateError>;
 }
 
 /// The way into a MicroVM that may be spoken to. Holding one means nothing by itself: the gateway keeps a passage as
@@ -38,6 +41,9 @@ pub trait Passage: Send + Sync + 'static {
 
     /// Connects to a port of the application. A refused connection means that nothing listens there.
     async fn dial(&self, port: u16) -> io::Result<TcpStream>;
+
+    /// Connects to the agent in the guest, for one request of its protocol.
+    async fn connect_agent(&self) -> io::Result<TcpStream>;
 
     /// Returns once connections of this generation are dead: the MicroVM is suspended or ended. The gateway then
     /// cuts every stream that still runs through it.

@@ -9,6 +9,7 @@ pub mod ca;
 
 mod authenticate;
 mod body;
+mod console;
 mod gate;
 mod headers;
 mod listen;

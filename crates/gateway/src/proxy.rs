@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::authenticate::authenticate;
 use crate::body::{RequestBody, ResponseBody, Watched};
+use crate::console::{Service, Visit};
 use crate::gate::{MicroVms, Passage, Pending};
 use crate::headers;
 use crate::listen::GatewayConfig;
@@ -37,6 +38,8 @@ struct Destination {
     microvm_id: String,
     port: u16,
     host: HeaderValue,
+    /// The platform's own service behind a shell token; the application otherwise.
+    service: Option<Service>,
 }
 
 impl Gateway {
@@ -70,9 +73,25 @@ impl Gateway {
             .then_some(offer);
         let destination = self.check(&request, server_name, offer.as_ref())?;
 
-        let passage = self.microvms.enter(&destination.microvm_id).await?;
+        let passage = match destination.service {
+            None => self.microvms.enter(&destination.microvm_id).await?,
+            Some(_) => self.microvms.enter_shell(&destination.microvm_id).await?,
+        };
         let passage: Arc<dyn Passage> = Arc::from(passage);
         passage.touch();
+        if let Some(service) = destination.service {
+            let visit = Visit {
+                service,
+                request,
+                upgrade,
+                offer,
+                passage,
+            };
+            let mut response = visit.answer(&self.tasks, &self.cut).await?;
+            let headers = response.headers_mut();
+            headers.insert(headers::REQUEST_ID, request_id_value(request_id));
+            return Ok(response);
+        }
         let machine = self
             .upstreams
             .machine(&destination.microvm_id, &passage)
@@ -120,16 +139,16 @@ impl Gateway {
             offer.check()?;
         }
         let port = target::port(request.headers(), offer)?;
-        if claims.grant == Grant::Shell {
-            return Err(Refusal::BadGateway);
-        }
-        if !claims.grant.allows_port(port) {
-            return Err(Refusal::PortDenied);
-        }
+        let service = match claims.grant {
+            Grant::Shell => Some(Service::of(request, offer.is_some())?),
+            Grant::Http(_) if !claims.grant.allows_port(port) => return Err(Refusal::PortDenied),
+            Grant::Http(_) => None,
+        };
         Ok(Destination {
             microvm_id,
             port,
             host,
+            service,
         })
     }
 
@@ -168,7 +187,7 @@ impl Gateway {
                 }
             });
         }
-        Ok(response.map(|body| Either::Right(Watched::new(body, passage))))
+        Ok(response.map(|body| Either::Right(Either::Left(Watched::new(body, passage)))))
     }
 }
 

@@ -44,6 +44,11 @@ impl Upgrade {
         headers.insert(UPGRADE, self.protocol.clone());
     }
 
+    /// The client's connection, once the 101 has been sent.
+    pub(crate) fn into_client(self) -> OnUpgrade {
+        self.client
+    }
+
     /// Carries bytes both ways until both sides are done; a WebSocket as soon as one is.
     pub(crate) async fn tunnel(self, application: OnUpgrade, passage: Arc<dyn Passage>) -> io::Result<()> {
         let websocket = self.is_websocket();

@@ -8,12 +8,10 @@ use std::{
 
 use hearth_agent_protocol::{
     AGENT_PORT, Application, Exec, ExecInput, ExitStatus, FrameError, Freeze, GUEST_ADDRESS, HookCall,
-    HookOutcome, MAX_FRAME_BYTES, Output, PROTOCOL_VERSION, Reply, Request, Thaw, decode, encode,
+    HookOutcome, Output, PROTOCOL_VERSION, Reply, Request, Thaw, receive, send,
 };
 use hearth_network::Slot;
-use serde::de::DeserializeOwned;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, tcp::OwnedReadHalf, tcp::OwnedWriteHalf},
     time::timeout,
 };
@@ -177,7 +175,8 @@ impl Agent {
             .unwrap_or(Err(GuestError::TimedOut(longest.as_secs())))
     }
 
-    async fn connect(&self) -> io::Result<TcpStream> {
+    /// A connection on which one [`Request`] may be made; its answer is the caller's to read, and to distrust.
+    pub async fn connect(&self) -> io::Result<TcpStream> {
         self.slot
             .connect(SocketAddrV4::new(Ipv4Addr::from(GUEST_ADDRESS), AGENT_PORT))
             .await
@@ -217,26 +216,6 @@ async fn exchange(stream: &mut TcpStream, request: &Request) -> Result<Reply, Fr
     receive(stream)
         .await?
         .ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof).into())
-}
-
-async fn send(stream: &mut TcpStream, request: &Request) -> Result<(), FrameError> {
-    Ok(stream.write_all(&encode(request)?).await?)
-}
-
-/// One frame; `None` when the other side closed between frames.
-async fn receive<T: DeserializeOwned>(from: &mut (impl AsyncRead + Unpin)) -> Result<Option<T>, FrameError> {
-    let mut prefix = [0; 4];
-    match from.read_exact(&mut prefix).await {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        other => other?,
-    };
-    let length = u32::from_le_bytes(prefix) as usize;
-    if length > MAX_FRAME_BYTES {
-        return Err(FrameError::TooLarge(length));
-    }
-    let mut body = vec![0; length];
-    from.read_exact(&mut body).await?;
-    decode(&body).map(Some)
 }
 
 /// The output of an application or a command, as it comes.
@@ -287,10 +266,6 @@ pub struct ExecSink {
 impl ExecSink {
     /// Sends one input.
     pub async fn send(&mut self, input: &ExecInput) -> Result<(), GuestError> {
-        Ok(self
-            .write
-            .write_all(&encode(input)?)
-            .await
-            .map_err(FrameError::from)?)
+        Ok(hearth_agent_protocol::send(&mut self.write, input).await?)
     }
 }

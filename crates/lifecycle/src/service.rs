@@ -130,6 +130,12 @@ impl Service {
         gate::enter(&microvm).await
     }
 
+    /// Waits at the gate of a MicroVM, for a shell.
+    pub async fn enter_shell(&self, microvm_id: &str) -> Result<Passage, GateError> {
+        let microvm = self.microvm(microvm_id).ok_or(GateError::Closed)?;
+        gate::enter_shell(&microvm).await
+    }
+
     pub(crate) fn microvm(&self, id: &str) -> Option<Microvm> {
         self.registry().get(id).cloned()
     }

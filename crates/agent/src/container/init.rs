@@ -4,6 +4,8 @@
 //! ends; its child thereby becomes the agent's own and goes on here to its mounts, its user and its program.
 use std::ffi::{CStr, CString};
 use std::fs::{self, File};
+use std::io;
+use std::net::Shutdown;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
@@ -16,10 +18,10 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{ForkResult, chdir, execve, fork, setsid};
+use nix::unistd::{ForkResult, Uid, chdir, execve, fchown, fork, setsid};
 
 use super::user::Identity;
-use super::{Place, Process, Report, capabilities, environment, files, mounts, user};
+use super::{Place, Process, Report, Work, capabilities, environment, files, mounts, user};
 
 /// Exit code of a process whose program was not found (as in a shell).
 pub const NOT_FOUND: u8 = 127;
@@ -49,7 +51,7 @@ fn run(control: RawFd) -> ExitCode {
         _ => return ExitCode::FAILURE,
     };
     match become_program(&process, &mut control) {
-        Ok(Outcome::Parent) => ExitCode::SUCCESS,
+        Ok(Outcome::Parent | Outcome::FilesServed) => ExitCode::SUCCESS,
         Err(error) => {
             let name = process.argv.first().map_or("", String::as_str);
             let line: String = format!("cannot start {name}: {error:#}")
@@ -68,6 +70,8 @@ fn run(control: RawFd) -> ExitCode {
 enum Outcome {
     /// Here is the process that forked; its work is done.
     Parent,
+    /// What was to be done needed no program.
+    FilesServed,
 }
 
 fn become_program(process: &Process, control: &mut UnixStream) -> anyhow::Result<Outcome> {
@@ -116,10 +120,28 @@ fn become_program(process: &Process, control: &mut UnixStream) -> anyhow::Result
         OPEN_FILES
     };
     setrlimit(Resource::RLIMIT_NOFILE, limit, limit).context("cannot limit open files")?;
-    files::own_pipes(&identity)?;
+    match &process.work {
+        Work::Program => files::own_pipes(&identity)?,
+        Work::ProgramOnTerminal => take_terminal(&identity)?,
+        Work::Files(_) => {}
+    }
     capabilities::become_user(&identity, process.all_capabilities)?;
+    if let Work::Files(request) = &process.work {
+        // The agent takes the end of this socket for a success.
+        control.shutdown(Shutdown::Both)?;
+        crate::files::serve_standard_input(request);
+        return Ok(Outcome::FilesServed);
+    }
     restore_signals()?;
     execute(process, &identity)
+}
+
+/// Makes standard input the session's terminal, and the user its owner.
+fn take_terminal(identity: &Identity) -> anyhow::Result<()> {
+    // SAFETY: the call takes an int; on what is no terminal it fails.
+    Errno::result(unsafe { libc::ioctl(libc::STDIN_FILENO, libc::TIOCSCTTY, 0) })
+        .context("cannot take the terminal")?;
+    fchown(io::stdin(), Some(Uid::from_raw(identity.uid)), None).context("cannot own the terminal")
 }
 
 /// The namespaces of a running process.

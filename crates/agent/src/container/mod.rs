@@ -14,6 +14,7 @@ pub mod user;
 
 use std::path::PathBuf;
 
+use hearth_agent_protocol::FileRequest;
 use serde::{Deserialize, Serialize};
 
 /// First argument of the re-executed binary; the second is the number of the control socket's descriptor.
@@ -22,6 +23,8 @@ pub const INIT_ARGUMENT: &str = "container-init";
 /// What to run in a container and as whom.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Process {
+    /// What it becomes.
+    pub work: Work,
     /// Program and arguments; never empty.
     pub argv: Vec<String>,
     /// `KEY=VALUE`; later ones win.
@@ -36,6 +39,17 @@ pub struct Process {
     pub cgroup: PathBuf,
     /// A container of its own or one that runs.
     pub place: Place,
+}
+
+/// What a process becomes once it is in its place.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Work {
+    /// The program of its `argv`.
+    Program,
+    /// The same, with its standard input as its controlling terminal.
+    ProgramOnTerminal,
+    /// Work on files, done for the host at the other end of its standard input ([`crate::files`]).
+    Files(FileRequest),
 }
 
 /// Where a process runs.

@@ -1,4 +1,6 @@
 //! A container to test with: a busybox root in a mount namespace of the test's thread, and a cgroup.
+// Each test file uses a part of it.
+#![allow(dead_code)]
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -11,11 +13,12 @@ use std::time::Duration;
 
 use hearth_agent::application::{self, Started};
 use hearth_agent::container::launch::Launcher;
-use hearth_agent::container::{NewContainer, Place, Process};
+use hearth_agent::container::{NewContainer, Place, Process, Work};
 use hearth_agent::exec;
+use hearth_agent::files;
 use hearth_agent::output::OutputLog;
 use hearth_agent::reaper::Reaper;
-use hearth_agent_protocol::{Application, Exec, ExitStatus, Output};
+use hearth_agent_protocol::{Application, Exec, ExitStatus, FileAction, FileRequest, Output};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
@@ -73,7 +76,7 @@ impl Container {
         fs::copy("/bin/busybox", self.path("bin/busybox")).expect("busybox-static is installed");
         for applet in [
             "sh", "cat", "id", "grep", "hostname", "wc", "ls", "head", "df", "tail", "awk", "mount", "sleep",
-            "ps", "true", "test",
+            "ps", "true", "test", "tty", "stty",
         ] {
             symlink("busybox", self.path("bin").join(applet)).expect("links");
         }
@@ -102,6 +105,7 @@ impl Container {
 
     pub(crate) fn start(&self, settings: Application) -> anyhow::Result<Started> {
         let process = Process {
+            work: Work::Program,
             argv: settings.argv.clone(),
             env: settings.env.clone(),
             working_directory: settings.working_directory.clone(),
@@ -129,12 +133,34 @@ impl Container {
     pub(crate) fn exec(&self, application: &Started, request: Exec) -> TcpStream {
         let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
         let host = TcpStream::connect(listener.local_addr().expect("address")).expect("connects");
+        host.set_read_timeout(Some(Duration::from_secs(60)))
+            .expect("sets");
         let mut agents = listener.accept().expect("accepts").0;
+        let size = request.terminal;
         let process = Process {
             cgroup: self.cgroups.join("app"),
             ..exec::process(application, request)
         };
-        thread::spawn(move || exec::serve(&mut agents, launcher(), &process));
+        thread::spawn(move || exec::serve(&mut agents, launcher(), &process, size));
+        host
+    }
+
+    /// The host's end of a connection on which the work on files is done.
+    pub(crate) fn files(&self, application: &Started, path: &str, action: FileAction) -> TcpStream {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+        let host = TcpStream::connect(listener.local_addr().expect("address")).expect("connects");
+        host.set_read_timeout(Some(Duration::from_secs(60)))
+            .expect("sets");
+        let agents = listener.accept().expect("accepts").0;
+        let request = FileRequest {
+            path: path.into(),
+            action,
+        };
+        let process = Process {
+            cgroup: self.cgroups.join("app"),
+            ..files::process(application, request)
+        };
+        thread::spawn(move || files::serve_as(&agents, launcher(), &process).expect("serves"));
         host
     }
 

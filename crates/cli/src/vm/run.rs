@@ -44,6 +44,16 @@ pub(crate) struct Run {
     /// No role: no credentials, and no output for `hearth logs`
     #[arg(long, conflicts_with = "role")]
     no_role: bool,
+    /// Allow shells, commands and files: `hearth shell`, `exec` and `cp`
+    #[arg(long)]
+    shell: bool,
+}
+
+/// HTTP as always, and shells.
+fn ingress(region: &str) -> Vec<String> {
+    let names = ["HTTP_INGRESS", "SHELL_INGRESS"];
+    let arn = |name| format!("arn:aws:lambda:{region}:aws:network-connector:aws-network-connector:{name}");
+    names.map(arn).into()
 }
 
 impl Run {
@@ -65,6 +75,7 @@ impl Run {
             .set_run_hook_payload(self.payload)
             .set_maximum_duration_in_seconds(self.max_duration)
             .set_execution_role_arn(role)
+            .set_ingress_network_connectors(self.shell.then(|| ingress(&service.settings.region)))
             .logging(logging)
             .send()
             .await

@@ -1,6 +1,7 @@
 //! The gateway as clients and applications see it: real TLS, real TCP on loopback, and MicroVMs that are only ports.
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
+mod console;
 mod curl;
 mod entry;
 mod http;

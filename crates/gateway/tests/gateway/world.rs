@@ -80,6 +80,10 @@ impl MicroVms for Machines {
             })),
         }
     }
+
+    async fn enter_shell(&self, microvm_id: &str) -> Result<Box<dyn Passage>, GateError> {
+        self.enter(microvm_id).await
+    }
 }
 
 #[async_trait]
@@ -92,6 +96,11 @@ impl Passage for Way {
         self.machine.dialled.fetch_add(1, Ordering::SeqCst);
         let address = self.machine.ports.lock().unwrap().get(&port).copied();
         TcpStream::connect(address.ok_or(io::ErrorKind::ConnectionRefused)?).await
+    }
+
+    /// Where the agent would be, a test may put one of its own: port 1.
+    async fn connect_agent(&self) -> io::Result<TcpStream> {
+        self.dial(hearth_agent_protocol::AGENT_PORT).await
     }
 
     async fn ended(&self) {

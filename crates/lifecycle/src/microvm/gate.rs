@@ -39,6 +39,11 @@ pub(crate) async fn enter(microvm: &Microvm) -> Result<Passage, GateError> {
     if !takes_http(&microvm.record.borrow().ingress) {
         return Err(GateError::NoIngress);
     }
+    enter_shell(microvm).await
+}
+
+/// Waits at the gate on behalf of a shell token, which the MicroVM's ingress was asked for when it was made.
+pub(crate) async fn enter_shell(microvm: &Microvm) -> Result<Passage, GateError> {
     let open = microvm.open.borrow().clone();
     let open = match open {
         Some(open) => open,
@@ -84,6 +89,11 @@ impl Passage {
     /// A connection to 127.0.0.1:`port` in the guest.
     pub async fn dial(&self, port: u16) -> io::Result<TcpStream> {
         self.open.agent.forward(port).await
+    }
+
+    /// A connection to the agent in the guest.
+    pub async fn connect_agent(&self) -> io::Result<TcpStream> {
+        self.open.agent.connect().await
     }
 
     /// Bytes moved.
