@@ -61,7 +61,7 @@ builder-tests: prepare
 	HEARTH_IMAGES=$(BASE) python3 -m unittest discover -q -s images/tests
 
 vm-tests: build prepare $(VENV)/.ready
-	$(VENV)/bin/python -m pytest tests -q
+	$(VENV)/bin/python -m pytest tests -q -n 2 --dist loadfile
 
 bench: build prepare $(VENV)/.ready
 	bench/run

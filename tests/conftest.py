@@ -11,8 +11,9 @@ from outside import Outside
 from support import Hearth
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-# Several checkouts can be tested on one machine at the same time, each with a number of its own.
-NUMBER = int(os.environ.get("HEARTH_TEST_NUMBER", "0"))
+# Several checkouts can be tested on one machine at the same time, each with a number of its own, by two workers each.
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+NUMBER = 2 * int(os.environ.get("HEARTH_TEST_NUMBER", "0")) + WORKER
 DATA = pathlib.Path(os.environ.get("HEARTH_TEST_DATA", f"/var/tmp/hearth-test-{NUMBER}"))
 BASE = pathlib.Path(os.environ.get("HEARTH_DATA", "/var/lib/hearth")) / "base"
 OUTSIDE = Outside(NUMBER)
@@ -24,6 +25,7 @@ def settings():
 listen = "127.0.0.1:{9701 + NUMBER}"
 endpoint_listen = "127.0.0.1:{9443 + NUMBER}"
 base = "{BASE}"
+qemu = "{os.environ.get('HEARTH_TEST_QEMU', 'qemu-system-x86_64')}"
 first_user_id = {3000000 + 100000 * NUMBER}
 listen_timeout_seconds = 5
 
