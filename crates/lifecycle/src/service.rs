@@ -12,7 +12,7 @@ use hearth_storage::{disk, durable};
 use hearth_token::Keyring;
 use hearth_vmm::driver::Execution;
 use hearth_wire::{
-    ApiError, Caller, Timestamp,
+    ApiError, Timestamp,
     enums::{BuildState, MicrovmImageState, MicrovmImageVersionState, MicrovmImageVersionStatus},
     page::PageKey,
 };
