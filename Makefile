@@ -17,6 +17,7 @@ BASE := $(HEARTH_DATA)/base
 TARGET := x86_64-unknown-linux-gnu
 AGENT := target/agent/$(TARGET)/agent/hearth-agent
 VENV := target/venv
+NODE := target/node
 export HEARTH_DATA
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
@@ -46,6 +47,14 @@ $(VENV)/.ready: tests/requirements.txt target/.packages
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
 	touch $@
 
+# The AWS SDK for JavaScript, for the tests. A Node.js that is there already is used.
+$(NODE)/.ready: tests/clients/package.json tests/clients/package-lock.json target/.packages
+	command -v npm >/dev/null || scripts/install tests/clients/packages
+	mkdir -p $(NODE)
+	cp tests/clients/package.json tests/clients/package-lock.json $(NODE)/
+	cd $(NODE) && npm ci --no-audit --no-fund --silent
+	touch $@
+
 test: check unit-tests builder-tests vm-tests
 
 check: target/.packages
@@ -60,7 +69,7 @@ unit-tests: target/.packages
 builder-tests: prepare
 	HEARTH_IMAGES=$(BASE) python3 -m unittest discover -q -s images/tests
 
-vm-tests: build prepare $(VENV)/.ready
+vm-tests: build prepare $(VENV)/.ready $(NODE)/.ready
 	$(VENV)/bin/python -m pytest tests -q -n 2 --dist loadfile
 
 bench: build prepare $(VENV)/.ready

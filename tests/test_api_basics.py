@@ -60,9 +60,10 @@ def test_line_02_raw_and_escaped_colons_name_the_same_image(hearth, raw, failed)
     assert {answer.json["imageArn"] for answer in answers} == {arn}
 
 
-def test_line_03_microvms_tags_and_the_side_services_are_served_on_one_port(hearth, raw, failed):
+def test_line_03_all_families_and_the_side_services_are_served_on_one_port(hearth, raw, failed):
     assert raw("GET", "/2025-09-09/microvms").status == 200
     assert raw("GET", f"/2017-03-31/tags/{hearth.arn(failed)}").status == 200
+    assert raw("GET", "/2026-04-04/network-connectors").json == {"NetworkConnectors": []}
     target = {"x-amz-target": "Logs_20140328.DescribeLogGroups", "content-type": "application/x-amz-json-1.1"}
     assert "logGroups" in raw("POST", "/", {}, service="logs", headers=target).json
     assert raw("POST", "/", b"Action=GetCallerIdentity&Version=2011-06-15", service="sts").status == 200
