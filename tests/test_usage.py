@@ -38,6 +38,7 @@ def test_111_usage_is_metered_by_microvm_and_image_version_and_survives_a_crash(
     seconds = running["secondsByState"]["RUNNING"]
     assert running["baselineVcpuSeconds"] == pytest.approx(seconds * 0.25)
     assert running["baselineMemoryGbSeconds"] == pytest.approx(seconds * 0.5)
+    assert running["proxyReceivedBytes"] > 50 and running["proxySentBytes"] > 50
     assert running["snapshotReadBytes"] > 1 << 20 and running["snapshotWrittenBytes"] == 0
 
     vm.python("del blob")
