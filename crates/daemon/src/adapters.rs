@@ -123,6 +123,10 @@ impl hearth_gateway::Passage for Way {
         self.0.touch();
     }
 
+    fn moved(&self, to_application: u64, from_application: u64) {
+        self.0.count(to_application, from_application);
+    }
+
     fn request_began(&self) {
         self.0.begin();
     }

@@ -21,11 +21,26 @@ pub(crate) type Produced = UnsyncBoxBody<Bytes, io::Error>;
 pub(crate) struct Watched {
     inner: Incoming,
     passage: Arc<dyn Passage>,
+    to_application: bool,
 }
 
 impl Watched {
-    pub(crate) fn new(inner: Incoming, passage: Arc<dyn Passage>) -> Watched {
-        Watched { inner, passage }
+    /// A request's body.
+    pub(crate) fn up(inner: Incoming, passage: Arc<dyn Passage>) -> Watched {
+        Watched {
+            inner,
+            passage,
+            to_application: true,
+        }
+    }
+
+    /// A response's body.
+    pub(crate) fn down(inner: Incoming, passage: Arc<dyn Passage>) -> Watched {
+        Watched {
+            inner,
+            passage,
+            to_application: false,
+        }
     }
 }
 
@@ -38,8 +53,13 @@ impl Body for Watched {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
-        if matches!(frame, Some(Ok(_))) {
+        if let Some(Ok(frame)) = &frame {
             self.passage.touch();
+            let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
+            match self.to_application {
+                true => self.passage.moved(bytes, 0),
+                false => self.passage.moved(0, bytes),
+            }
         }
         Poll::Ready(frame)
     }

@@ -52,6 +52,9 @@ pub trait Passage: Send + Sync + 'static {
     /// A request or bytes of a body or upgraded connection passed. Called for every piece: must be cheap.
     fn touch(&self);
 
+    /// Bytes of bodies or upgraded connections passed, for the meters. Called for every piece: must be cheap.
+    fn moved(&self, _to_application: u64, _from_application: u64) {}
+
     /// A request was sent on and has no response headers yet: it counts as activity until [`Passage::request_ended`]
     /// (spec section 16).
     fn request_began(&self);

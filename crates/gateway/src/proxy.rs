@@ -187,7 +187,7 @@ impl Gateway {
                 }
             });
         }
-        Ok(response.map(|body| Either::Right(Either::Left(Watched::new(body, passage)))))
+        Ok(response.map(|body| Either::Right(Either::Left(Watched::down(body, passage)))))
     }
 }
 
@@ -195,7 +195,7 @@ fn incoming_body(body: Incoming, passage: &Arc<dyn Passage>) -> RequestBody {
     if body.is_end_stream() {
         Either::Left(Empty::new())
     } else {
-        Either::Right(Watched::new(body, passage.clone()))
+        Either::Right(Watched::up(body, passage.clone()))
     }
 }
 

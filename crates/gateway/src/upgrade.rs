@@ -94,8 +94,10 @@ impl AsyncRead for Touching {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
-        if buf.filled().len() > before {
+        let read = buf.filled().len() - before;
+        if read > 0 {
             self.passage.touch();
+            self.passage.moved(0, read as u64);
         }
         Poll::Ready(Ok(()))
     }
@@ -105,6 +107,7 @@ impl AsyncWrite for Touching {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.inner).poll_write(cx, buf))?;
         self.passage.touch();
+        self.passage.moved(written as u64, 0);
         Poll::Ready(Ok(written))
     }
 

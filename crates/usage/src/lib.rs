@@ -340,14 +340,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn accounts_see_their_own_usage_and_old_records_go() {
+    async fn an_account_sees_its_own_usage_of_the_hours_it_asks_for() {
         let directory = tempfile::tempdir().expect("temp dir");
         let usage = usage(directory.path()).await;
         usage.add(&subject(None), |meters| meters.snapshot_written_bytes += 1);
         let now = Timestamp::now();
         assert_eq!(usage.report(ACCOUNT, now, now).await.expect("read").len(), 1);
-        assert_eq!(usage.report("444455556666", now, now).await.expect("read"), []);
+        assert!(
+            usage
+                .report("444455556666", now, now)
+                .await
+                .expect("read")
+                .is_empty()
+        );
         let later = now.plus(Duration::from_secs(7200));
-        assert_eq!(usage.report(ACCOUNT, later, later).await.expect("read"), []);
+        assert!(
+            usage
+                .report(ACCOUNT, later, later)
+                .await
+                .expect("read")
+                .is_empty()
+        );
     }
 }
