@@ -4,7 +4,6 @@ import contextlib
 import json
 import socket
 import ssl
-import struct
 import urllib.parse
 
 from websockets.sync.client import connect
@@ -37,7 +36,7 @@ class Screen:
     """A shell, as a person sees it."""
 
     def __init__(self, ws):
-        self.ws, self.text = ws, ""
+        self.ws, self.data = ws, b""
         self.first = ws.recv(timeout=120)
 
     def say(self, text):
@@ -45,10 +44,10 @@ class Screen:
 
     def until(self, end, seconds=120):
         """Reads until `end` is seen; what came before it."""
-        while end not in self.text:
-            self.text += self.ws.recv(timeout=seconds).decode(errors="replace")
-        before, _, self.text = self.text.partition(end)
-        return before
+        while end.encode() not in self.data:
+            self.data += self.ws.recv(timeout=seconds)
+        before, _, self.data = self.data.partition(end.encode())
+        return before.decode(errors="replace")
 
 
 @contextlib.contextmanager
@@ -82,10 +81,8 @@ class Command:
             streams[message[0]] += message[1:]
 
     def vanish(self):
-        """As a client whose machine loses its power would: no close, only a reset."""
-        raw = self.ws.socket
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        raw.close()
+        """The end of the connection without a word of WebSocket or TLS."""
+        self.ws.socket.shutdown(socket.SHUT_RDWR)
 
 
 def files(vm, method, path, body=None, token=None, **options):

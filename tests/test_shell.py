@@ -85,8 +85,8 @@ def test_keys_signals_and_every_byte_pass_through_a_shell(vm):
         screen.until("sleep 1000\r\n")
         screen.say("\x03")
         screen.until("^C")
-        screen.say("stty raw -echo; head -c 256 | od -An -v -tx1 | tr -d ' \\n'; stty sane; echo; echo en''d\n")
-        screen.until("en''d\r\n")
+        screen.say("stty raw -echo; echo ra''w; head -c 256 | od -An -v -tx1 | tr -d ' \\n'; stty sane; echo; echo en''d\n")
+        screen.until("raw\n")
         screen.ws.send(bytes(range(256)))
         assert screen.until("end\r\n").strip() == bytes(range(256)).hex()
 
@@ -118,10 +118,11 @@ def test_only_shell_ingress_takes_shells_but_no_requests(hearth, image):
 
 
 def test_a_suspend_cuts_a_shell_which_gets_a_hang_up_and_a_new_one_wakes_the_microvm(vm):
-    with shell(vm) as screen:
-        screen.until("λ $ ")
-        screen.say("trap 'echo hung up > /tmp/word; exit' HUP; sleep 271828 & echo rea''dy\n")
+    with shell(vm) as screen, shell(vm) as other:
+        screen.say("trap 'echo hung up > /tmp/word; exit' HUP; echo rea''dy\n")
         screen.until("ready\r\n")
+        other.say("sleep 271828 &\necho rea''dy\n")
+        other.until("ready\r\n")
         vm.suspend()
         with pytest.raises(websockets.exceptions.ConnectionClosed):
             while True:

@@ -53,12 +53,7 @@ pub(crate) struct Exec {
     #[arg(short = 'e', long = "env", value_name = "NAME=VALUE", value_parser = variable)]
     env: Vec<(String, String)>,
     /// The command and its arguments
-    #[arg(
-        required = true,
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "COMMAND"
-    )]
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     argv: Vec<String>,
 }
 
@@ -186,4 +181,34 @@ fn lost() -> Error {
         "the connection was cut: the MicroVM was suspended or has ended, and the command with it",
         "See with `hearth ps`",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        exec: Exec,
+    }
+
+    #[test]
+    fn options_end_where_the_command_begins() {
+        let parsed =
+            |line: &str| Line::try_parse_from(format!("exec {line}").split(' ')).map(|line| line.exec);
+        for line in ["-t 1a -- ls -l -t", "1a -t ls -l -t", "1a -t -- ls -l -t"] {
+            let exec = parsed(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+            assert!(exec.tty && exec.id == "1a", "{line}");
+            assert_eq!(exec.argv, ["ls", "-l", "-t"], "{line}");
+        }
+        let exec = parsed("-e A=1=2 -u app 1a -- -odd").expect("parses");
+        assert_eq!(exec.argv, ["-odd"]);
+        assert_eq!(exec.env, [("A".to_owned(), "1=2".to_owned())]);
+        for bad in ["1a", "1a --", "-e A 1a ls"] {
+            assert!(parsed(bad).is_err(), "{bad}");
+        }
+    }
 }
