@@ -339,9 +339,13 @@ def test_an_images_connector_and_build_role_are_those_of_its_build(world, core, 
     await_state(core, made["Id"], "ACTIVE")
     reach = f"import socket; socket.create_connection(('{SERVER}', %s), timeout=20); print('RUN reached', %s)"
     application = HELPERS + CLIENT + (
-        f"print('application', reach('{SERVER}', 80), reach('{SERVER}', 81), flush=True)\n"
-        "print('role', credentials()['Code'], call('s3', 'GET', '/test-artifacts/for-the-build'), flush=True)\n"
-        "socket.create_server(('', 8080)).accept()\n"
+        f"seen = reach('{SERVER}', 80) + ' ' + reach('{SERVER}', 81)\n"
+        "print(call('s3', 'PUT', '/test-artifacts/from-the-build', seen.encode()), flush=True)\n"
+        "import http.server\n"
+        "class Hooks(http.server.BaseHTTPRequestHandler):\n"
+        "    def do_POST(self):\n"
+        "        self.send_response(200); self.send_header('content-length', '0'); self.end_headers()\n"
+        "http.server.HTTPServer(('', 8080), Hooks).serve_forever()\n"
     )
     # The last line of the Dockerfile's RUN shows that a closed port is closed there, too.
     dockerfile = (
@@ -355,16 +359,19 @@ def test_an_images_connector_and_build_role_are_those_of_its_build(world, core, 
     with zipfile.ZipFile(buffer, "w") as packed:
         packed.writestr("Dockerfile", dockerfile)
         packed.writestr("application.py", application)
-    world.upload("for-the-build", b"fetched")
     uri = world.upload("build.zip", buffer.getvalue())
-    world.create_image("surrounded", uri, egressNetworkConnectors=[made["Arn"]], buildRoleArn=role)
+    world.create_image(
+        "surrounded", uri, egressNetworkConnectors=[made["Arn"]], buildRoleArn=role,
+        hooks={"port": 8080, "microvmImageHooks": {"ready": "ENABLED", "readyTimeoutInSeconds": 120}},
+    )
     try:
         image = world.await_image("surrounded", 600)
         log = world.log_of("surrounded")
         assert image["state"] == "CREATED", log
         assert "RUN reached 80" in log and "RUN reached 81" not in log
-        assert "application open closed" in log
-        assert "role Success (200, 'fetched')" in log
+        # Written by the application before it was ready, with the keys of the build role.
+        seen = world.client("s3").get_object(Bucket="test-artifacts", Key="from-the-build")["Body"].read()
+        assert seen == b"open closed"
     finally:
         world.delete_image("surrounded")
         remove(core, made["Id"])
