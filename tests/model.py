@@ -23,6 +23,9 @@ COMMON = {
     "UnknownOperationException": 404,
     "RequestTimeoutException": 408,
     "RequestEntityTooLargeException": 413,
+    # Constraints and permissions of lambda-core, whose model names neither (spec sections 3.3 and 35, line 107).
+    "ValidationException": 400,
+    "AccessDeniedException": 403,
 }
 
 

@@ -211,7 +211,7 @@ def test_what_is_wrong_with_a_file_is_said(vm):
         ("GET", "/etc", {"format": "zip"}, 400),
         ("PUT", "/etc", {}, 409),
         ("PUT", "/tmp/x", {"mode": "9"}, 400),
-        ("PUT", "/proc/sys/kernel/ostype", {}, 403),
+        ("PUT", "/sys/new", {}, 403),
         ("PUT", "/tmp/not-tar", {"format": "tar"}, 400),
         ("DELETE", "/no/such", {}, 404),
         ("POST", "/tmp", {}, 405),

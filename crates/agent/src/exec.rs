@@ -300,8 +300,8 @@ impl Session<'_> {
 
     /// Ends a command whose host has gone.
     fn hang_up(&mut self) {
-        // The end of a terminal tells the session on it; others are told by name.
-        (self.stdin, self.stdout, self.stderr) = (None, None, None);
+        // Told by name and given time before the terminal ends: a shell that reads its end first exits without passing
+        // the hang-up on to its jobs.
         self.reaper.signal_group(self.pid, libc::SIGHUP);
         self.reaper.signal_group(self.pid, libc::SIGCONT);
         if let Some(exit) = &self.exit {
@@ -315,6 +315,7 @@ impl Session<'_> {
                 }
             }
         }
+        (self.stdin, self.stdout, self.stderr) = (None, None, None);
         // SAFETY: kill touches no memory. The id stays the group's own while any of its processes is left.
         unsafe { libc::kill(-self.pid, libc::SIGKILL) };
     }
