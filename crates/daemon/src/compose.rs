@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context;
 use hearth_builder::{Builder, BuilderConfig};
-use hearth_gateway::{GatewayConfig, ca::Authority};
+use hearth_gateway::{GatewayConfig, Metrics, ca::Authority, certificates};
 use hearth_guest::{BaseImage, Host, HostConfig, Pool, pool::PoolConfig};
 use hearth_lifecycle::{LifecycleConfig, Node, Service};
 use hearth_logs::{Logs, LogsService};
@@ -16,6 +16,7 @@ use hearth_network::{Network, NetworkConfig};
 use hearth_state::State;
 use hearth_storage::{disk, objects::Objects};
 use hearth_vmm::{Acceleration, Driver, kvm, qemu::Qemu};
+use prometheus_client::registry::Registry;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -24,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     adapters::{Endpoints, KeyTable, LogService, s3_service},
-    client,
+    admin, client,
     config::{AccelerationChoice, Config, cidr},
     lock, secrets,
 };
@@ -60,6 +61,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let authority = Authority::load_or_create(&config.data.join("ca"))?;
     let control_listener = bind(settings.listen, "listen").await?;
     let endpoint_listener = bind(settings.endpoint_listen, "endpoint_listen").await?;
+    let admin_listener = match settings.admin_listen {
+        Some(address) => Some(bind(address, "admin_listen").await?),
+        None => None,
+    };
     let first_key = secrets.access_keys.first().context("there is no access key")?;
     client::write(&config, first_key, authority.ca_pem()).context("cannot write the files for clients")?;
 
@@ -136,7 +141,13 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         format!("*.{}", settings.endpoint_domain),
         settings.endpoint_domain.clone(),
     ];
-    let endpoint_tls = authority.server_config(&endpoint_names, &["h2", "http/1.1"])?;
+    let endpoint_alpn = ["h2", "http/1.1"];
+    let endpoint_tls = match (&settings.endpoint_certificate, &settings.endpoint_key) {
+        (Some(certificate), Some(key)) => certificates::server_config(certificate, key, &endpoint_alpn)
+            .context("the endpoints' own certificate cannot be used")?,
+        _ => authority.server_config(&endpoint_names, &endpoint_alpn)?,
+    };
+    let metrics = Metrics::default();
     let control = hearth_api::serve(
         control_listener,
         control_tls,
@@ -147,11 +158,23 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let gateway = hearth_gateway::serve(
         vec![endpoint_listener],
         endpoint_tls,
-        GatewayConfig::new(&settings.endpoint_domain),
-        Arc::new(Endpoints(service.clone())),
+        GatewayConfig {
+            access_log: settings.access_log,
+            ..GatewayConfig::new(&settings.endpoint_domain)
+        },
+        Arc::new(Endpoints {
+            service: service.clone(),
+            limits: settings.limits.clone(),
+        }),
         keyring,
+        metrics.clone(),
         stop.clone(),
     );
+    if let Some(listener) = admin_listener {
+        let mut registry = Registry::default();
+        metrics.register(&mut registry);
+        tokio::spawn(admin::serve(listener, registry, stop.clone()));
+    }
     let (control, gateway) = (tokio::spawn(control), tokio::spawn(gateway));
     tracing::info!(api = %settings.listen, endpoints = %settings.endpoint_listen, "hearthd is ready");
     told_to_stop().await?;

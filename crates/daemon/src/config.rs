@@ -55,6 +55,28 @@ pub(crate) struct Settings {
     pub pool: PoolSettings,
     /// The guests' network.
     pub network: NetworkSettings,
+    /// Where metrics are served, in clear and without a key: keep it on loopback. Absent: nowhere.
+    pub admin_listen: Option<SocketAddr>,
+    /// Whether every request at an endpoint is logged.
+    pub access_log: bool,
+    /// Certificate chain (PEM) of the endpoints, for `*.<endpoint_domain>`; the daemon's own when absent.
+    pub endpoint_certificate: Option<PathBuf>,
+    /// Its private key (PEM).
+    pub endpoint_key: Option<PathBuf>,
+    /// What endpoints carry.
+    pub limits: LimitSettings,
+}
+
+/// What one endpoint carries, for each virtual CPU of its MicroVM's size; 0 is no limit.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct LimitSettings {
+    /// Client connections at a time.
+    pub connections_per_vcpu: u32,
+    /// Requests per second.
+    pub requests_per_second_per_vcpu: u32,
+    /// Bytes per second each way.
+    pub bytes_per_second_per_vcpu: u64,
 }
 
 /// How guest code is to be executed.
@@ -115,6 +137,22 @@ impl Default for Settings {
             memory_quota_mib: 400 * 1024,
             pool: PoolSettings::default(),
             network: NetworkSettings::default(),
+            admin_listen: None,
+            access_log: true,
+            endpoint_certificate: None,
+            endpoint_key: None,
+            limits: LimitSettings::default(),
+        }
+    }
+}
+
+/// Those of the service (spec section 18.4).
+impl Default for LimitSettings {
+    fn default() -> LimitSettings {
+        LimitSettings {
+            connections_per_vcpu: 8,
+            requests_per_second_per_vcpu: 10,
+            bytes_per_second_per_vcpu: 1_000_000,
         }
     }
 }
@@ -194,6 +232,10 @@ impl Settings {
             self.account
         );
         anyhow::ensure!(self.concurrent_builds > 0, "concurrent_builds must be at least 1");
+        anyhow::ensure!(
+            self.endpoint_certificate.is_some() == self.endpoint_key.is_some(),
+            "endpoint_certificate and endpoint_key belong together: set both or neither"
+        );
         anyhow::ensure!(self.builder_vcpus > 0, "builder_vcpus must be at least 1");
         Ok(())
     }

@@ -6,22 +6,37 @@ use bytes::Bytes;
 use http_body_util::{Either, Empty, Full};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
+use crate::exchange::Exchange;
 use crate::gate::Passage;
+use crate::limits::{Direction, Pace};
 
 /// What goes up to the application.
 pub(crate) type RequestBody = Either<Empty<Bytes>, Watched>;
 /// What goes down to the client.
 pub(crate) type ResponseBody = Either<Full<Bytes>, Watched>;
 
-/// A streamed body, every piece of which counts as activity of its MicroVM.
+/// A streamed body: every piece counts as activity of its MicroVM, is measured, and waits for its turn.
 pub(crate) struct Watched {
     inner: Incoming,
     passage: Arc<dyn Passage>,
+    exchange: Arc<Exchange>,
+    pace: Pace,
 }
 
 impl Watched {
-    pub(crate) fn new(inner: Incoming, passage: Arc<dyn Passage>) -> Watched {
-        Watched { inner, passage }
+    pub(crate) fn new(
+        inner: Incoming,
+        passage: Arc<dyn Passage>,
+        exchange: Arc<Exchange>,
+        direction: Direction,
+    ) -> Watched {
+        let pace = Pace::new(direction, exchange.limits);
+        Watched {
+            inner,
+            passage,
+            exchange,
+            pace,
+        }
     }
 }
 
@@ -33,9 +48,14 @@ impl Body for Watched {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        ready!(self.pace.poll_ready(cx));
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
-        if matches!(frame, Some(Ok(_))) {
+        if let Some(Ok(frame)) = &frame {
             self.passage.touch();
+            let bytes = frame.data_ref().map_or(0, Bytes::len);
+            let Watched { exchange, pace, .. } = &mut *self;
+            exchange.passed(pace.direction(), bytes);
+            pace.passed(bytes, &exchange.endpoint.usage);
         }
         Poll::Ready(frame)
     }

@@ -48,7 +48,7 @@ pub(crate) fn port(headers: &HeaderMap, offer: Option<&Offer>) -> Result<u16, Re
     }
 }
 
-fn parse_port(text: &str) -> Result<u16, Refusal> {
+pub(crate) fn parse_port(text: &str) -> Result<u16, Refusal> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse() {
         Ok(port) if digits && port != 0 => Ok(port),

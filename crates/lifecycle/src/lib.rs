@@ -26,7 +26,7 @@ pub mod tiers;
 
 pub use microvm::gate::{GateError, Passage};
 pub use node::{LifecycleConfig, Node};
-pub use service::Service;
+pub use service::{EndpointOwner, Service};
 
 /// Why the service could not start.
 #[derive(Debug, thiserror::Error)]

@@ -31,6 +31,7 @@ use crate::{
         task::Task,
     },
     node::{LifecycleConfig, Node, scratch_of, suspended_of},
+    tiers,
 };
 
 /// How long an answer to a suspend or resume waits for the deed (the API itself promises only that it has begun).
@@ -42,6 +43,15 @@ const HOUSEKEEPING: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub struct Service {
     pub(crate) inner: Arc<Inner>,
+}
+
+/// Whose endpoint a host name is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointOwner {
+    /// The MicroVM's id.
+    pub microvm_id: String,
+    /// Virtual CPUs of its size.
+    pub vcpus: u32,
 }
 
 pub(crate) struct Inner {
@@ -134,9 +144,15 @@ impl Service {
         &self.inner.node.config
     }
 
-    /// Id of the MicroVM whose endpoint this is.
-    pub fn find_endpoint(&self, endpoint_id: &str) -> Option<String> {
-        locked(&self.inner.endpoints).get(endpoint_id).cloned()
+    /// The MicroVM whose endpoint this is.
+    pub fn find_endpoint(&self, endpoint_id: &str) -> Option<EndpointOwner> {
+        let microvm_id = locked(&self.inner.endpoints).get(endpoint_id).cloned()?;
+        let memory_mib = self.microvm(&microvm_id)?.record.borrow().memory_mib;
+        let tier = i32::try_from(memory_mib).ok().and_then(tiers::find);
+        Some(EndpointOwner {
+            microvm_id,
+            vcpus: tier.map_or(1, |tier| tier.vcpus),
+        })
     }
 
     /// Waits at the gate of a MicroVM.

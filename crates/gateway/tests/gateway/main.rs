@@ -1,9 +1,12 @@
 //! The gateway as clients and applications see it: real TLS, real TCP on loopback, and MicroVMs that are only ports.
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
+mod connect;
 mod curl;
 mod entry;
 mod http;
+mod limits;
 mod streams;
+mod tls;
 mod upgrade;
 mod world;
