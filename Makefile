@@ -40,7 +40,12 @@ target/.packages: packages images/packages
 	scripts/install packages images/packages
 	touch $@
 
-$(VENV)/.ready: tests/requirements.txt target/.packages
+# Clients for the tests, and what the benchmarks compare with.
+target/.test-packages: tests/packages target/.packages
+	scripts/install tests/packages
+	touch $@
+
+$(VENV)/.ready: tests/requirements.txt target/.test-packages
 	python3 -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
 	touch $@

@@ -145,6 +145,14 @@ impl hearth_gateway::Passage for Way {
     fn request_ended(&self) {
         self.0.end();
     }
+
+    fn attached(&self) {
+        self.0.attach();
+    }
+
+    fn detached(&self) {
+        self.0.detach();
+    }
 }
 
 #[cfg(test)]

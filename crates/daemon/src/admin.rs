@@ -1,7 +1,8 @@
-//! The listener for those who run the daemon: metrics, in clear, without a key.
+//! The listener for those who run the daemon: metrics and what MicroVMs are busy with, in clear, without a key.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
+use hearth_lifecycle::Service;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{
@@ -13,6 +14,7 @@ use prometheus_client::{encoding::text::encode, registry::Registry};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+const TEXT: &str = "text/plain";
 /// The text format that Prometheus scrapes.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// Longest wait for a request on an open connection.
@@ -20,9 +22,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Pause after a failed accept: descriptors may be free again then.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// What is served.
+pub(crate) struct Admin {
+    pub registry: Registry,
+    pub service: Service,
+}
+
 /// Serves until `shutdown`.
-pub(crate) async fn serve(listener: TcpListener, registry: Registry, shutdown: CancellationToken) {
-    let registry = Arc::new(registry);
+pub(crate) async fn serve(listener: TcpListener, admin: Admin, shutdown: CancellationToken) {
+    let admin = Arc::new(admin);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -36,10 +44,10 @@ pub(crate) async fn serve(listener: TcpListener, registry: Registry, shutdown: C
                 continue;
             }
         };
-        let (registry, shutdown) = (registry.clone(), shutdown.clone());
+        let (admin, shutdown) = (admin.clone(), shutdown.clone());
         tokio::spawn(async move {
             let service = service_fn(|request| {
-                let response = answer(&request, &registry);
+                let response = admin.answer(&request);
                 async move { Ok::<_, Infallible>(response) }
             });
             let connection = hyper::server::conn::http1::Builder::new()
@@ -54,18 +62,32 @@ pub(crate) async fn serve(listener: TcpListener, registry: Registry, shutdown: C
     }
 }
 
-fn answer(request: &Request<Incoming>, registry: &Registry) -> Response<Full<Bytes>> {
-    let (status, kind, text) = match (request.method(), request.uri().path()) {
-        (&Method::GET, "/metrics") => {
-            let mut text = String::new();
-            match encode(&mut text, registry) {
-                Ok(()) => (StatusCode::OK, OPENMETRICS, text),
-                Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "text/plain", String::new()),
-            }
+impl Admin {
+    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        let path = request.uri().path();
+        if request.method() != Method::GET {
+            return respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET\n".into());
         }
-        (&Method::GET, "/health") => (StatusCode::OK, "text/plain", "ok\n".into()),
-        _ => (StatusCode::NOT_FOUND, "text/plain", "not found\n".into()),
-    };
+        if path == "/metrics" {
+            let mut text = String::new();
+            return match encode(&mut text, &self.registry) {
+                Ok(()) => respond(StatusCode::OK, OPENMETRICS, text),
+                Err(_) => respond(StatusCode::INTERNAL_SERVER_ERROR, TEXT, String::new()),
+            };
+        }
+        let microvm = path
+            .strip_prefix("/microvms/")
+            .and_then(|rest| rest.strip_suffix("/activity"));
+        let activity = microvm.and_then(|microvm| self.service.activity(microvm));
+        match activity.map(|activity| serde_json::to_string(&activity)) {
+            Some(Ok(text)) => respond(StatusCode::OK, "application/json", text),
+            Some(Err(_)) => respond(StatusCode::INTERNAL_SERVER_ERROR, TEXT, String::new()),
+            None => respond(StatusCode::NOT_FOUND, TEXT, "not found\n".into()),
+        }
+    }
+}
+
+fn respond(status: StatusCode, kind: &'static str, text: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = status;
     response

@@ -26,6 +26,7 @@ pub(crate) fn write(config: &Config, key: &AccessKeyRecord, ca_pem: &str) -> std
         "caBundle": bundle,
         "ca": ca,
         "gateway": config.settings.endpoint_listen.to_string(),
+        "admin": config.settings.admin_listen.to_string(),
     });
     durable::write_file(&config.data.join("client.json"), format!("{text:#}\n").as_bytes())
 }

@@ -1,6 +1,7 @@
 //! Builds every room in order and runs the listeners.
 
 use std::{
+    io::IsTerminal,
     path::Path,
     sync::{Arc, RwLock},
     time::Duration,
@@ -10,7 +11,7 @@ use anyhow::Context;
 use hearth_builder::{Builder, BuilderConfig};
 use hearth_gateway::{GatewayConfig, Metrics, ca::Authority, certificates};
 use hearth_guest::{BaseImage, Host, HostConfig, Pool, pool::PoolConfig};
-use hearth_lifecycle::{LifecycleConfig, Node, Service};
+use hearth_lifecycle::{BusyRules, LifecycleConfig, Node, Service};
 use hearth_logs::{Logs, LogsService};
 use hearth_network::{Network, NetworkConfig};
 use hearth_state::State;
@@ -36,6 +37,7 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()),
         )
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
     anyhow::ensure!(
@@ -61,10 +63,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let authority = Authority::load_or_create(&config.data.join("ca"))?;
     let control_listener = bind(settings.listen, "listen").await?;
     let endpoint_listener = bind(settings.endpoint_listen, "endpoint_listen").await?;
-    let admin_listener = match settings.admin_listen {
-        Some(address) => Some(bind(address, "admin_listen").await?),
-        None => None,
-    };
+    let admin_listener = bind(settings.admin_listen, "admin_listen").await?;
     let first_key = secrets.access_keys.first().context("there is no access key")?;
     client::write(&config, first_key, authority.ca_pem()).context("cannot write the files for clients")?;
 
@@ -113,6 +112,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             listen_timeout: Duration::from_secs(settings.listen_timeout_seconds),
             terminated_retention: Duration::from_secs(settings.terminated_retention_seconds),
             memory_quota_mib: settings.memory_quota_mib,
+            busy: BusyRules {
+                cpu_percent: settings.busy.cpu_percent,
+                leases: settings.busy.leases,
+                attached: settings.busy.open_streams,
+            },
         },
     };
     let keyring = Arc::new(RwLock::new(secrets.keyring));
@@ -170,11 +174,13 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         metrics.clone(),
         stop.clone(),
     );
-    if let Some(listener) = admin_listener {
-        let mut registry = Registry::default();
-        metrics.register(&mut registry);
-        tokio::spawn(admin::serve(listener, registry, stop.clone()));
-    }
+    let mut registry = Registry::default();
+    metrics.register(&mut registry);
+    let admin = admin::Admin {
+        registry,
+        service: service.clone(),
+    };
+    tokio::spawn(admin::serve(admin_listener, admin, stop.clone()));
     let (control, gateway) = (tokio::spawn(control), tokio::spawn(gateway));
     tracing::info!(api = %settings.listen, endpoints = %settings.endpoint_listen, "hearthd is ready");
     told_to_stop().await?;

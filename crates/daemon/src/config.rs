@@ -55,8 +55,8 @@ pub(crate) struct Settings {
     pub pool: PoolSettings,
     /// The guests' network.
     pub network: NetworkSettings,
-    /// Where metrics are served, in clear and without a key: keep it on loopback. Absent: nowhere.
-    pub admin_listen: Option<SocketAddr>,
+    /// Where metrics and the activity of MicroVMs are served, in clear and without a key: keep it on loopback.
+    pub admin_listen: SocketAddr,
     /// Whether every request at an endpoint is logged.
     pub access_log: bool,
     /// Certificate chain (PEM) of the endpoints, for `*.<endpoint_domain>`; the daemon's own when absent.
@@ -65,6 +65,20 @@ pub(crate) struct Settings {
     pub endpoint_key: Option<PathBuf>,
     /// What endpoints carry.
     pub limits: LimitSettings,
+    /// What keeps a MicroVM from being idle, beside traffic at its endpoint.
+    pub busy: BusySettings,
+}
+
+/// What keeps a MicroVM from being idle, beside traffic at its endpoint. All off: the service's own rule.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct BusySettings {
+    /// Use of one host CPU, in percent, from which it is busy; 0 is off.
+    pub cpu_percent: u32,
+    /// Whether a lease counts while it lasts.
+    pub leases: bool,
+    /// Whether an open stream, tunnel or shell counts although nothing moves.
+    pub open_streams: bool,
 }
 
 /// What one endpoint carries, for each virtual CPU of its MicroVM's size; 0 is no limit.
@@ -137,11 +151,12 @@ impl Default for Settings {
             memory_quota_mib: 400 * 1024,
             pool: PoolSettings::default(),
             network: NetworkSettings::default(),
-            admin_listen: None,
+            admin_listen: SocketAddr::from(([127, 0, 0, 1], 9780)),
             access_log: true,
             endpoint_certificate: None,
             endpoint_key: None,
             limits: LimitSettings::default(),
+            busy: BusySettings::default(),
         }
     }
 }

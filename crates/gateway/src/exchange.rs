@@ -1,7 +1,7 @@
 //! One request from its header to the last byte of its response, for the access log and the measurements.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use http::{Method, Request, Uri, Version};
@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::client::Client;
 use crate::endpoint::EndpointState;
+use crate::gate::{Attached, Passage};
 use crate::limits::{Direction, Limits};
 
 /// A request that was let in. Whoever carries its bytes holds it; the last to drop it ends it.
@@ -28,6 +29,7 @@ pub(crate) struct Exchange {
     latency_us: AtomicU64,
     up: AtomicU64,
     down: AtomicU64,
+    attached: OnceLock<Attached>,
     logged: bool,
 }
 
@@ -55,6 +57,7 @@ impl Exchange {
             latency_us: AtomicU64::new(0),
             up: AtomicU64::new(0),
             down: AtomicU64::new(0),
+            attached: OnceLock::new(),
             logged,
         }
     }
@@ -76,6 +79,11 @@ impl Exchange {
         self.latency_us.store(microseconds(latency), Ordering::Relaxed);
         self.endpoint.series.answered(status);
         self.endpoint.series.latency.observe(latency.as_secs_f64());
+    }
+
+    /// The way to the application stays open until this exchange ends.
+    pub(crate) fn attach(&self, passage: &Arc<dyn Passage>) {
+        self.attached.get_or_init(|| Attached::begin(passage.clone()));
     }
 
     /// Bytes have passed.

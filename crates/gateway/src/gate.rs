@@ -64,6 +64,28 @@ pub trait Passage: Send + Sync + 'static {
 
     /// The response headers came, or the request was given up.
     fn request_ended(&self);
+
+    /// A response or tunnel is open until [`Passage::detached`], whether anything moves or not.
+    fn attached(&self);
+
+    /// It is closed.
+    fn detached(&self);
+}
+
+/// Keeps a response or tunnel counted as open until it is dropped.
+pub(crate) struct Attached(Arc<dyn Passage>);
+
+impl Attached {
+    pub(crate) fn begin(passage: Arc<dyn Passage>) -> Attached {
+        passage.attached();
+        Attached(passage)
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        self.0.detached();
+    }
 }
 
 /// Keeps a request counted as pending until it is dropped.

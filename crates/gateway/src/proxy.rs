@@ -114,6 +114,7 @@ impl Gateway {
         exchange: &Arc<Exchange>,
     ) -> Result<Response<ResponseBody>, Refusal> {
         let passage = self.enter(exchange).await?;
+        exchange.attach(&passage);
         passage.touch();
         let (machine, fresh) = self
             .upstreams

@@ -23,7 +23,8 @@ use crate::listen::GatewayConfig;
 pub(crate) const H2_STREAM_WINDOW_BYTES: u32 = 1 << 20;
 pub(crate) const H2_CONNECTION_WINDOW_BYTES: u32 = 2 << 20;
 
-const MAX_IDLE_PER_PORT: usize = 32;
+/// As many as the largest size has client connections: fewer would be dialled anew for every request of a busy client.
+const MAX_IDLE_PER_PORT: usize = 128;
 /// Ports of one MicroVM with a cleartext HTTP/2 connection kept; past it all are let go.
 const MAX_H2_PORTS: usize = 16;
 

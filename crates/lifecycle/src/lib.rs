@@ -24,6 +24,7 @@ mod node;
 mod service;
 pub mod tiers;
 
+pub use microvm::activity::{Activity, BusyRules};
 pub use microvm::gate::{GateError, Passage};
 pub use node::{LifecycleConfig, Node};
 pub use service::{EndpointOwner, Service};

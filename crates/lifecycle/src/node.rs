@@ -11,6 +11,8 @@ use hearth_logs::Logs;
 use hearth_state::State;
 use hearth_storage::objects::Objects;
 
+use crate::microvm::activity::BusyRules;
+
 /// Limits and names that the operator chooses.
 #[derive(Debug, Clone)]
 pub struct LifecycleConfig {
@@ -26,6 +28,8 @@ pub struct LifecycleConfig {
     pub terminated_retention: Duration,
     /// Memory of all MicroVMs of an account that are not terminated, baseline, in MiB.
     pub memory_quota_mib: u64,
+    /// What keeps a MicroVM from being idle, beside traffic.
+    pub busy: BusyRules,
 }
 
 /// The parts that the lifecycle drives.

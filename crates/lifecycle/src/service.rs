@@ -26,6 +26,7 @@ use crate::{
     },
     microvm::{
         Message, Microvm, MicrovmRecord,
+        activity::Activity,
         gate::{self, GateError, Passage},
         record::Stage,
         task::Task,
@@ -153,6 +154,21 @@ impl Service {
             microvm_id,
             vcpus: tier.map_or(1, |tier| tier.vcpus),
         })
+    }
+
+    /// What a MicroVM is busy with; `None` for one that does not exist.
+    pub fn activity(&self, microvm_id: &str) -> Option<Activity> {
+        Some(self.microvm(microvm_id)?.traffic.activity(self.config().busy))
+    }
+
+    /// Lets a MicroVM count as busy for `time` from now on, if the operator lets leases count; none gives it back. False
+    /// for one that does not exist.
+    pub fn lease(&self, microvm_id: &str, time: Duration) -> bool {
+        let found = self.microvm(microvm_id);
+        if let Some(microvm) = &found {
+            microvm.traffic.lease(time);
+        }
+        found.is_some()
     }
 
     /// Waits at the gate of a MicroVM.

@@ -8,5 +8,6 @@ mod http;
 mod limits;
 mod streams;
 mod tls;
+mod torture;
 mod upgrade;
 mod world;

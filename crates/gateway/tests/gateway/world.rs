@@ -46,6 +46,7 @@ pub struct Machine {
     pub dialled: AtomicUsize,
     pub touched: AtomicUsize,
     pub pending: AtomicI64,
+    pub attached: AtomicI64,
     pub limits: Mutex<Limits>,
 }
 
@@ -114,6 +115,14 @@ impl Passage for Way {
 
     fn request_ended(&self) {
         self.machine.pending.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn attached(&self) {
+        self.machine.attached.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn detached(&self) {
+        self.machine.attached.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -258,6 +267,18 @@ impl World {
         let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
         tokio::spawn(connection);
         sender
+    }
+
+    /// Client connections that the gateway counts now, all of them.
+    pub fn connections(&self) -> u64 {
+        let mut registry = prometheus_client::registry::Registry::default();
+        self.metrics.register(&mut registry);
+        let mut shown = String::new();
+        prometheus_client::encoding::text::encode(&mut shown, &registry).unwrap();
+        let line = shown
+            .lines()
+            .find_map(|line| line.strip_prefix("hearth_endpoint_clients "));
+        line.unwrap().parse().unwrap()
     }
 
     /// A request to the endpoint of microvm-one with a token for all ports.
