@@ -9,8 +9,9 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test build prepare up check unit-tests vm-tests clean
+.PHONY: demo test build prepare up check unit-tests vm-tests fuzz bench-gateway clean
 
+CASES ?= 2000000
 HEARTH_DATA ?= /var/lib/hearth
 BASE := $(HEARTH_DATA)/base
 TARGET := x86_64-unknown-linux-gnu
@@ -62,6 +63,16 @@ unit-tests: target/.packages
 
 vm-tests: build prepare $(VENV)/.ready
 	$(VENV)/bin/python -m pytest tests -q
+
+# Hostile tokens, subprotocols and ports for long; `make test` looks at a few hundred of each.
+fuzz: target/.packages
+	PROPTEST_CASES=$(CASES) cargo test --release --locked -p hearth-token -p hearth-gateway \
+		--lib --test tokens
+
+# The gateway beside nginx, on loopback. Writes bench/results/gateway.json.
+bench-gateway: target/.test-packages
+	cargo build --release --locked -p hearth-gateway --example bench
+	python3 bench/gateway.py
 
 clean:
 	rm -rf target
