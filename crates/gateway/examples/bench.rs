@@ -32,6 +32,10 @@ impl MicroVms for OneMicrovm {
     async fn enter(&self, _microvm_id: &str) -> Result<Box<dyn Passage>, GateError> {
         Ok(Box::new(self.clone()))
     }
+
+    async fn enter_shell(&self, _microvm_id: &str) -> Result<Box<dyn Passage>, GateError> {
+        Err(GateError::Closed)
+    }
 }
 
 #[async_trait]
@@ -42,6 +46,10 @@ impl Passage for OneMicrovm {
 
     async fn dial(&self, _port: u16) -> io::Result<TcpStream> {
         TcpStream::connect(self.0).await
+    }
+
+    async fn connect_agent(&self) -> io::Result<TcpStream> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     async fn ended(&self) {
