@@ -201,15 +201,11 @@ mod tests {
         let directory = tempfile::tempdir().expect("temporary directory");
         let (certificate, key) = write(directory.path());
         std::fs::write(&certificate, "garbage").expect("writes");
-        let error = Files::open(&certificate, &key)
-            .err()
-            .expect("refused")
-            .to_string();
+        let error = Files::open(&certificate, &key).expect_err("refused").to_string();
         assert!(error.contains("chain.pem"), "{error}");
         let missing = directory.path().join("missing.pem");
         let error = Files::open(&certificate, &missing)
-            .err()
-            .expect("refused")
+            .expect_err("refused")
             .to_string();
         assert!(
             error.contains("chain.pem") || error.contains("missing.pem"),

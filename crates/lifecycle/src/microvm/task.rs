@@ -180,11 +180,11 @@ impl Task {
             return;
         };
         match (self.record.stage, self.record.suspended_at) {
-            (Stage::Running, _) if now >= self.idle_at(policy.max_idle_duration_seconds) => {
-                if !self.is_working() {
-                    self.cpu = None;
-                    self.apply(Request::Idle, SUCCESS).await;
-                }
+            (Stage::Running, _)
+                if now >= self.idle_at(policy.max_idle_duration_seconds) && !self.is_working() =>
+            {
+                self.cpu = None;
+                self.apply(Request::Idle, SUCCESS).await;
             }
             (Stage::Suspended, Some(since)) if now >= self.at(since, policy.suspended_duration_seconds) => {
                 self.apply(Request::Expire, SUCCESS).await;
