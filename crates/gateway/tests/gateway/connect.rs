@@ -43,6 +43,7 @@ async fn a_tunnel_carries_every_byte_both_ways_and_each_end_closes_for_itself() 
     reader.read_to_end(&mut back).await.unwrap();
     assert!(back == all_bytes, "and back");
     assert!(world.machine.touched.load(SeqCst) > 2);
+    assert_eq!(*world.machine.moved.lock().unwrap(), (300_000, 300_000));
 }
 
 #[tokio::test]

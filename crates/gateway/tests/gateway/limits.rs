@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use http_body_util::BodyExt;
 use hyper::{Response, StatusCode};
 use prometheus_client::registry::Registry;
 
@@ -109,6 +110,21 @@ async fn bandwidth_is_back_pressure_and_no_error() {
         "{:?}",
         began.elapsed()
     );
+}
+
+#[tokio::test]
+async fn bytes_of_bodies_are_counted_for_the_microvm_each_way() {
+    let world = World::start().await;
+    world
+        .application(8080, |request| async {
+            let sent = request.into_body().collect().await.unwrap().to_bytes();
+            Response::new(full([&sent[..], b"45"].concat()))
+        })
+        .await;
+    let request = world.request("POST", "/").body(full("123")).unwrap();
+    let response = world.h1().await.send_request(request).await.unwrap();
+    assert_eq!(text(response).await, "12345");
+    assert_eq!(*world.machine.moved.lock().unwrap(), (3, 5));
 }
 
 #[tokio::test]

@@ -47,6 +47,8 @@ pub struct Machine {
     pub touched: AtomicUsize,
     pub pending: AtomicI64,
     pub attached: AtomicI64,
+    /// Bytes to and from the application.
+    pub moved: Mutex<(u64, u64)>,
     pub limits: Mutex<Limits>,
 }
 
@@ -116,6 +118,11 @@ impl Passage for Way {
 
     fn touch(&self) {
         self.machine.touched.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn moved(&self, to_application: u64, from_application: u64) {
+        let mut moved = self.machine.moved.lock().unwrap();
+        *moved = (moved.0 + to_application, moved.1 + from_application);
     }
 
     fn request_began(&self) {
