@@ -10,8 +10,9 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test bench build prepare up check unit-tests builder-tests vm-tests clean
+.PHONY: demo test bench build prepare up check unit-tests builder-tests vm-tests fuzz bench-gateway clean
 
+CASES ?= 2000000
 HEARTH_DATA ?= /var/lib/hearth
 BASE := $(HEARTH_DATA)/base
 TARGET := x86_64-unknown-linux-gnu
@@ -42,7 +43,12 @@ target/.packages: packages images/packages
 	scripts/install packages images/packages
 	touch $@
 
-$(VENV)/.ready: tests/requirements.txt target/.packages
+# Clients for the tests, and what the benchmarks compare with.
+target/.test-packages: tests/packages target/.packages
+	scripts/install tests/packages
+	touch $@
+
+$(VENV)/.ready: tests/requirements.txt target/.test-packages
 	python3 -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
 	touch $@
@@ -74,6 +80,16 @@ vm-tests: build prepare $(VENV)/.ready $(NODE)/.ready
 
 bench: build prepare $(VENV)/.ready
 	bench/run
+
+# Hostile tokens, subprotocols and ports for long; `make test` looks at a few hundred of each.
+fuzz: target/.packages
+	PROPTEST_CASES=$(CASES) cargo test --release --locked -p hearth-token -p hearth-gateway \
+		--lib --test tokens
+
+# The gateway beside nginx, on loopback. Writes bench/results/gateway.json.
+bench-gateway: target/.test-packages
+	cargo build --release --locked -p hearth-gateway --example bench
+	python3 bench/gateway.py
 
 clean:
 	rm -rf target

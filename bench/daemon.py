@@ -24,12 +24,28 @@ def bench_daemon(settings=""):
     (DATA / "hearthd.toml").write_text(f"""
 listen = "127.0.0.1:9791"
 endpoint_listen = "127.0.0.1:9793"
+admin_listen = "127.0.0.1:9795"
 base = "{BASE}"
 first_user_id = 5000000
 {settings}
 [network]
 prefix = "hbench"
 range = "100.99.0.0/16"
+
+# What is measured is not how well the daemon refuses.
+[limits]
+connections_per_vcpu = 0
+requests_per_second_per_vcpu = 0
+bytes_per_second_per_vcpu = 0
+
+[rates]
+RunMicrovm = 0
+ResumeMicrovm = 0
+SuspendMicrovm = 0
+TerminateMicrovm = 0
+GetMicrovm = 0
+CreateMicrovmAuthToken = 0
+CreateMicrovmShellAuthToken = 0
 """)
     daemon.start()
     try:

@@ -4,6 +4,8 @@ import json
 import os
 import pathlib
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -28,6 +30,7 @@ base = "{BASE}"
 qemu = "{os.environ.get('HEARTH_TEST_QEMU', 'qemu-system-x86_64')}"
 first_user_id = {3000000 + 100000 * NUMBER}
 listen_timeout_seconds = 5
+admin_listen = "127.0.0.1:{9820 + NUMBER}"
 
 # The tests of other things are not about rates.
 [rates]
@@ -52,6 +55,12 @@ environment_variables = 2
 prefix = "htst{NUMBER}"
 range = "100.{66 + NUMBER}.0.0/16"
 uplinks = {json.dumps(OUTSIDE.uplinks())}
+
+# Tests ask faster and move more than their small MicroVMs are meant to.
+[limits]
+connections_per_vcpu = 0
+requests_per_second_per_vcpu = 0
+bytes_per_second_per_vcpu = 0
 """
 
 
@@ -85,6 +94,29 @@ def image(hearth):
     """The code interpreter, all hooks enabled, 512 MiB tier."""
     hearth.cli("image", "build", str(ROOT / "examples/code-interpreter"), "--name", "interpreter")
     return "interpreter"
+
+
+@pytest.fixture(scope="session")
+def protocols(hearth, tmp_path_factory):
+    """An application that speaks whatever endpoints carry, smallest size."""
+    project = tmp_path_factory.mktemp("image") / "protocols"
+    shutil.copytree(ROOT / "tests/images/protocols", project)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--dest", project / "wheels",
+         "--only-binary=:all:", "--python-version", "3.13", "--platform", "manylinux2014_x86_64",
+         "--requirement", ROOT / "tests/images/protocols/requirements.txt"],
+        check=True,
+    )
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", "/CN=somebody", "-keyout", project / "key.pem", "-out", project / "certificate.pem"],
+        check=True, capture_output=True,
+    )
+    (project / "server.pem").write_bytes(
+        (project / "key.pem").read_bytes() + (project / "certificate.pem").read_bytes()
+    )
+    hearth.cli("image", "build", str(project), "--name", "protocols")
+    return "protocols"
 
 
 @pytest.fixture

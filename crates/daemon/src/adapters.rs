@@ -3,7 +3,7 @@
 use std::io;
 
 use async_trait::async_trait;
-use hearth_gateway::{GateError, MicroVms};
+use hearth_gateway::{Endpoint, GateError, Limits, MicroVms};
 use hearth_iam::Iam;
 use hearth_lifecycle::Service;
 use hearth_logs::LogsService;
@@ -11,6 +11,8 @@ use hearth_wire::{ApiError, Caller};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tokio::net::TcpStream;
+
+use crate::config::LimitSettings;
 
 /// The access keys, for S3's signatures.
 pub(crate) struct S3Keys(pub Iam);
@@ -71,20 +73,27 @@ impl hearth_api::JsonService for LogService {
 }
 
 /// The MicroVMs, for the gateway.
-pub(crate) struct Endpoints(pub Service);
+pub(crate) struct Endpoints {
+    pub service: Service,
+    pub limits: LimitSettings,
+}
 
 #[async_trait]
 impl MicroVms for Endpoints {
-    fn find(&self, endpoint_id: &str) -> Option<String> {
-        self.0.find_endpoint(endpoint_id)
+    fn find(&self, endpoint_id: &str) -> Option<Endpoint> {
+        let found = self.service.find_endpoint(endpoint_id)?;
+        Some(Endpoint {
+            limits: limits(&self.limits, found.vcpus),
+            microvm_id: found.microvm_id,
+        })
     }
 
     async fn enter(&self, microvm_id: &str) -> Result<Box<dyn hearth_gateway::Passage>, GateError> {
-        entered(self.0.enter(microvm_id).await)
+        entered(self.service.enter(microvm_id).await)
     }
 
     async fn enter_shell(&self, microvm_id: &str) -> Result<Box<dyn hearth_gateway::Passage>, GateError> {
-        entered(self.0.enter_shell(microvm_id).await)
+        entered(self.service.enter_shell(microvm_id).await)
     }
 }
 
@@ -96,6 +105,17 @@ fn entered(
         Err(hearth_lifecycle::GateError::Closed) => Err(GateError::Closed),
         Err(hearth_lifecycle::GateError::NoIngress) => Err(GateError::NoIngress),
         Err(hearth_lifecycle::GateError::Busy) => Err(GateError::Busy),
+    }
+}
+
+/// The limits of a size: all of them grow with its CPUs (spec section 18.4).
+fn limits(settings: &LimitSettings, vcpus: u32) -> Limits {
+    let bound = |per_vcpu: u32| (per_vcpu > 0).then(|| per_vcpu.saturating_mul(vcpus));
+    Limits {
+        connections: bound(settings.connections_per_vcpu),
+        requests_per_second: bound(settings.requests_per_second_per_vcpu),
+        bytes_per_second: (settings.bytes_per_second_per_vcpu > 0)
+            .then(|| settings.bytes_per_second_per_vcpu.saturating_mul(vcpus.into())),
     }
 }
 
@@ -133,5 +153,39 @@ impl hearth_gateway::Passage for Way {
 
     fn request_ended(&self) {
         self.0.end();
+    }
+
+    fn attached(&self) {
+        self.0.attach();
+    }
+
+    fn detached(&self) {
+        self.0.detach();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn by_default_the_limits_are_those_of_the_service() {
+        let sizes = [1, 2, 4, 8, 16].map(|vcpus| limits(&LimitSettings::default(), vcpus));
+        let connections = sizes.map(|size| size.connections);
+        assert_eq!(connections, [8, 16, 32, 64, 128].map(Some));
+        let megabytes = sizes.map(|size| size.bytes_per_second.map(|rate| rate / 1_000_000));
+        assert_eq!(megabytes, [1, 2, 4, 8, 16].map(Some));
+        let requests = sizes.map(|size| size.requests_per_second);
+        assert_eq!((requests[2], requests[4]), (Some(40), Some(160)));
+    }
+
+    #[test]
+    fn zero_is_no_limit() {
+        let none = LimitSettings {
+            connections_per_vcpu: 0,
+            requests_per_second_per_vcpu: 0,
+            bytes_per_second_per_vcpu: 0,
+        };
+        assert_eq!(limits(&none, 4), Limits::default());
     }
 }

@@ -27,6 +27,7 @@ pub(crate) fn write(config: &Config, key: &KeyRecord, ca_pem: &str) -> std::io::
         "caBundle": bundle,
         "ca": ca,
         "gateway": config.settings.endpoint_listen.to_string(),
+        "admin": config.settings.admin_listen.to_string(),
     });
     durable::write_file(&config.data.join("client.json"), format!("{text:#}\n").as_bytes())
 }

@@ -1,6 +1,7 @@
 //! Builds every room in order and runs the listeners.
 
 use std::{
+    io::IsTerminal,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::Path,
     sync::{Arc, RwLock},
@@ -10,10 +11,10 @@ use std::{
 use anyhow::Context;
 use hearth_admission::{Admission, Audit, Throttle};
 use hearth_builder::{Builder, BuilderConfig};
-use hearth_gateway::{GatewayConfig, ca::Authority};
+use hearth_gateway::{GatewayConfig, Metrics, ca::Authority, certificates};
 use hearth_guest::{BaseImage, Host, HostConfig, Pool, pool::PoolConfig};
 use hearth_iam::{Authorizer, Iam};
-use hearth_lifecycle::{BaseVersion, LifecycleConfig, Node, Service};
+use hearth_lifecycle::{BaseVersion, BusyRules, LifecycleConfig, Node, Service};
 use hearth_logs::{Logs, LogsService};
 use hearth_metadata::{ApiAccess, Metadata};
 use hearth_network::{API_ADDRESS, Network, NetworkConfig};
@@ -21,6 +22,7 @@ use hearth_state::State;
 use hearth_storage::{disk, objects::Objects};
 use hearth_usage::Usage;
 use hearth_vmm::{Acceleration, Driver, kvm, qemu::Qemu};
+use prometheus_client::registry::Registry;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -29,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     adapters::{Endpoints, Images, LogService, S3Keys, s3_service},
-    client,
+    admin, client,
     config::{AccelerationChoice, Config, cidr},
     lock, roles, secrets,
 };
@@ -40,6 +42,7 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()),
         )
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
     anyhow::ensure!(
@@ -76,6 +79,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let authority = Authority::load_or_create(&config.data.join("ca"))?;
     let control_listener = bind(settings.listen, "listen").await?;
     let endpoint_listener = bind(settings.endpoint_listen, "endpoint_listen").await?;
+    let admin_listener = bind(settings.admin_listen, "admin_listen").await?;
     let first_key = iam
         .first_administrator()
         .context("there is no administrator's key")?;
@@ -141,6 +145,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             network: settings.network.map()?,
             base_versions: base_versions(&config),
             chipset_generations: settings.chipset_generations.clone(),
+            busy: BusyRules {
+                cpu_percent: settings.busy.cpu_percent,
+                leases: settings.busy.leases,
+                attached: settings.busy.open_streams,
+            },
         },
     };
     let keyring = Arc::new(RwLock::new(secrets.keyring));
@@ -175,7 +184,13 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         format!("*.{}", settings.endpoint_domain),
         settings.endpoint_domain.clone(),
     ];
-    let endpoint_tls = authority.server_config(&endpoint_names, &["h2", "http/1.1"])?;
+    let endpoint_alpn = ["h2", "http/1.1"];
+    let endpoint_tls = match (&settings.endpoint_certificate, &settings.endpoint_key) {
+        (Some(certificate), Some(key)) => certificates::server_config(certificate, key, &endpoint_alpn)
+            .context("the endpoints' own certificate cannot be used")?,
+        _ => authority.server_config(&endpoint_names, &endpoint_alpn)?,
+    };
+    let metrics = Metrics::default();
     let control = hearth_api::serve(
         control_listener,
         control_tls,
@@ -186,11 +201,25 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let gateway = hearth_gateway::serve(
         vec![endpoint_listener],
         endpoint_tls,
-        GatewayConfig::new(&settings.endpoint_domain),
-        Arc::new(Endpoints(service.clone())),
+        GatewayConfig {
+            access_log: settings.access_log,
+            ..GatewayConfig::new(&settings.endpoint_domain)
+        },
+        Arc::new(Endpoints {
+            service: service.clone(),
+            limits: settings.limits.clone(),
+        }),
         keyring,
+        metrics.clone(),
         stop.clone(),
     );
+    let mut registry = Registry::default();
+    metrics.register(&mut registry);
+    let admin = admin::Admin {
+        registry,
+        service: service.clone(),
+    };
+    tokio::spawn(admin::serve(admin_listener, admin, stop.clone()));
     let (control, gateway) = (tokio::spawn(control), tokio::spawn(gateway));
     tracing::info!(api = %settings.listen, endpoints = %settings.endpoint_listen, "hearthd is ready");
     told_to_stop().await?;

@@ -79,6 +79,42 @@ pub(crate) struct Settings {
     pub pool: PoolSettings,
     /// The guests' network.
     pub network: NetworkSettings,
+    /// Where metrics and the activity of MicroVMs are served, in clear and without a key: keep it on loopback.
+    pub admin_listen: SocketAddr,
+    /// Whether every request at an endpoint is logged.
+    pub access_log: bool,
+    /// Certificate chain (PEM) of the endpoints, for `*.<endpoint_domain>`; the daemon's own when absent.
+    pub endpoint_certificate: Option<PathBuf>,
+    /// Its private key (PEM).
+    pub endpoint_key: Option<PathBuf>,
+    /// What endpoints carry.
+    pub limits: LimitSettings,
+    /// What keeps a MicroVM from being idle, beside traffic at its endpoint.
+    pub busy: BusySettings,
+}
+
+/// What keeps a MicroVM from being idle, beside traffic at its endpoint. All off: the service's own rule.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct BusySettings {
+    /// Use of one host CPU, in percent, from which it is busy; 0 is off.
+    pub cpu_percent: u32,
+    /// Whether a lease counts while it lasts.
+    pub leases: bool,
+    /// Whether an open stream, tunnel or shell counts although nothing moves.
+    pub open_streams: bool,
+}
+
+/// What one endpoint carries, for each virtual CPU of its MicroVM's size; 0 is no limit.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct LimitSettings {
+    /// Client connections at a time.
+    pub connections_per_vcpu: u32,
+    /// Requests per second.
+    pub requests_per_second_per_vcpu: u32,
+    /// Bytes per second each way.
+    pub bytes_per_second_per_vcpu: u64,
 }
 
 /// A version of the managed base image.
@@ -284,6 +320,23 @@ impl Default for Settings {
             chipset_generations: vec!["1".into()],
             pool: PoolSettings::default(),
             network: NetworkSettings::default(),
+            admin_listen: SocketAddr::from(([127, 0, 0, 1], 9780)),
+            access_log: true,
+            endpoint_certificate: None,
+            endpoint_key: None,
+            limits: LimitSettings::default(),
+            busy: BusySettings::default(),
+        }
+    }
+}
+
+/// Those of the service (spec section 18.4).
+impl Default for LimitSettings {
+    fn default() -> LimitSettings {
+        LimitSettings {
+            connections_per_vcpu: 8,
+            requests_per_second_per_vcpu: 10,
+            bytes_per_second_per_vcpu: 1_000_000,
         }
     }
 }
@@ -433,6 +486,10 @@ impl Settings {
         self.network.map()?;
         self.check_versions()?;
         anyhow::ensure!(self.concurrent_builds > 0, "concurrent_builds must be at least 1");
+        anyhow::ensure!(
+            self.endpoint_certificate.is_some() == self.endpoint_key.is_some(),
+            "endpoint_certificate and endpoint_key belong together: set both or neither"
+        );
         anyhow::ensure!(self.builder_vcpus > 0, "builder_vcpus must be at least 1");
         Ok(())
     }

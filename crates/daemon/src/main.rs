@@ -5,12 +5,14 @@
 //! | `config` | the operator's settings and their defaults |
 //! | `compose` | builds every room in order and runs the listeners |
 //! | `adapters` | lets one room be seen through another's trait |
+//! | `admin` | the listener for metrics |
 //! | `secrets` | keys made at the first start |
 //! | `client` | the files that clients read: how to reach and trust this daemon |
 //! | `doctor` | every precondition, with cause and cure |
 #![forbid(unsafe_code)]
 
 mod adapters;
+mod admin;
 mod client;
 mod compose;
 mod config;

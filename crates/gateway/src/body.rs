@@ -8,7 +8,9 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{Either, Empty, Full};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
+use crate::exchange::Exchange;
 use crate::gate::Passage;
+use crate::limits::{Direction, Pace};
 
 /// What goes up to the application.
 pub(crate) type RequestBody = Either<Empty<Bytes>, Watched>;
@@ -17,29 +19,27 @@ pub(crate) type ResponseBody = Either<Full<Bytes>, Either<Watched, Produced>>;
 /// A streamed body of the platform's own.
 pub(crate) type Produced = UnsyncBoxBody<Bytes, io::Error>;
 
-/// A streamed body, every piece of which counts as activity of its MicroVM.
+/// A streamed body: every piece counts as activity of its MicroVM, is measured, and waits for its turn.
 pub(crate) struct Watched {
     inner: Incoming,
     passage: Arc<dyn Passage>,
-    to_application: bool,
+    exchange: Arc<Exchange>,
+    pace: Pace,
 }
 
 impl Watched {
-    /// A request's body.
-    pub(crate) fn up(inner: Incoming, passage: Arc<dyn Passage>) -> Watched {
+    pub(crate) fn new(
+        inner: Incoming,
+        passage: Arc<dyn Passage>,
+        exchange: Arc<Exchange>,
+        direction: Direction,
+    ) -> Watched {
+        let pace = Pace::new(direction, exchange.limits);
         Watched {
             inner,
             passage,
-            to_application: true,
-        }
-    }
-
-    /// A response's body.
-    pub(crate) fn down(inner: Incoming, passage: Arc<dyn Passage>) -> Watched {
-        Watched {
-            inner,
-            passage,
-            to_application: false,
+            exchange,
+            pace,
         }
     }
 }
@@ -52,14 +52,18 @@ impl Body for Watched {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        ready!(self.pace.poll_ready(cx));
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
         if let Some(Ok(frame)) = &frame {
             self.passage.touch();
-            let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
-            match self.to_application {
-                true => self.passage.moved(bytes, 0),
-                false => self.passage.moved(0, bytes),
+            let bytes = frame.data_ref().map_or(0, Bytes::len);
+            match self.pace.direction() {
+                Direction::Up => self.passage.moved(bytes as u64, 0),
+                Direction::Down => self.passage.moved(0, bytes as u64),
             }
+            let Watched { exchange, pace, .. } = &mut *self;
+            exchange.passed(pace.direction(), bytes);
+            pace.passed(bytes, &exchange.endpoint.usage);
         }
         Poll::Ready(frame)
     }

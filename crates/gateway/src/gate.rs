@@ -4,6 +4,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::net::TcpStream;
 
+use crate::limits::Limits;
+
 /// Why the gate of a MicroVM stays shut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum GateError {
@@ -18,11 +20,21 @@ pub enum GateError {
     Busy,
 }
 
+/// What the gateway knows of a MicroVM before it asks for anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Whose endpoint it is.
+    pub microvm_id: String,
+    /// What its size carries.
+    pub limits: Limits,
+}
+
 /// What the gateway knows of the MicroVMs.
 #[async_trait]
 pub trait MicroVms: Send + Sync + 'static {
-    /// The id of the MicroVM whose endpoint's first label this is (lower case). Must not wake anything.
-    fn find(&self, endpoint_id: &str) -> Option<String>;
+    /// The MicroVM whose endpoint's first label this is (lower case). Asked for every request: must be cheap and must
+    /// not wake anything.
+    fn find(&self, endpoint_id: &str) -> Option<Endpoint>;
 
     /// Waits at the gate until the MicroVM may be spoken to; wakes it when its idle policy says so. Called once for
     /// every request, after its token and port were found good. The wait is dropped when the client leaves.
@@ -61,6 +73,28 @@ pub trait Passage: Send + Sync + 'static {
 
     /// The response headers came, or the request was given up.
     fn request_ended(&self);
+
+    /// A response or tunnel is open until [`Passage::detached`], whether anything moves or not.
+    fn attached(&self);
+
+    /// It is closed.
+    fn detached(&self);
+}
+
+/// Keeps a response or tunnel counted as open until it is dropped.
+pub(crate) struct Attached(Arc<dyn Passage>);
+
+impl Attached {
+    pub(crate) fn begin(passage: Arc<dyn Passage>) -> Attached {
+        passage.attached();
+        Attached(passage)
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        self.0.detached();
+    }
 }
 
 /// Keeps a request counted as pending until it is dropped.

@@ -6,19 +6,30 @@
 #![forbid(unsafe_code)]
 
 pub mod ca;
+pub mod certificates;
 
 mod authenticate;
 mod body;
+mod client;
+mod connect;
 mod console;
+mod endpoint;
+mod exchange;
 mod gate;
 mod headers;
+mod limits;
+mod link;
 mod listen;
+mod metrics;
 mod proxy;
 mod respond;
+mod send;
 mod subprotocol;
 mod target;
 mod upgrade;
 mod upstream;
 
-pub use gate::{GateError, MicroVms, Passage};
+pub use gate::{Endpoint, GateError, MicroVms, Passage};
+pub use limits::Limits;
 pub use listen::{GatewayConfig, serve};
+pub use metrics::Metrics;

@@ -1,5 +1,6 @@
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
@@ -17,7 +18,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::client::Client;
+use crate::endpoint::EndpointStates;
 use crate::gate::MicroVms;
+use crate::metrics::Metrics;
 use crate::proxy::Gateway;
 use crate::upstream::{H2_CONNECTION_WINDOW_BYTES, H2_STREAM_WINDOW_BYTES, Upstreams};
 
@@ -27,6 +31,8 @@ const MAX_HEADER_BYTES: usize = 64 * 1024;
 const MAX_H2_STREAMS: u32 = 256;
 /// A client that answers nothing for this long is gone.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+/// Pause between two looks for MicroVMs that are gone.
+const HOUSEKEEPING: Duration = Duration::from_secs(60);
 /// Pause after a failed accept: descriptors may be free again then.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -46,6 +52,8 @@ pub struct GatewayConfig {
     pub upstream_idle_timeout: Duration,
     /// How long requests under way may go on after a shutdown began.
     pub shutdown_grace: Duration,
+    /// Whether every request that was let in is logged (target `hearth::access`).
+    pub access_log: bool,
 }
 
 impl GatewayConfig {
@@ -58,6 +66,7 @@ impl GatewayConfig {
             dial_timeout: Duration::from_secs(10),
             upstream_idle_timeout: Duration::from_millis(400),
             shutdown_grace: Duration::from_secs(5),
+            access_log: true,
         }
     }
 }
@@ -70,6 +79,7 @@ pub async fn serve(
     config: GatewayConfig,
     microvms: Arc<dyn MicroVms>,
     tokens: Arc<RwLock<Keyring>>,
+    metrics: Metrics,
     shutdown: CancellationToken,
 ) {
     let upstreams = Arc::new(Upstreams::new(&config));
@@ -80,6 +90,7 @@ pub async fn serve(
         microvms,
         tokens,
         upstreams,
+        endpoints: EndpointStates::new(metrics),
         tasks,
         cut,
     });
@@ -93,7 +104,7 @@ pub async fn serve(
     for listener in listeners {
         server.gateway.tasks.spawn(server.clone().accept(listener));
     }
-    server.shutdown.cancelled().await;
+    server.keep_house().await;
     let Gateway {
         tasks,
         cut,
@@ -142,6 +153,16 @@ fn http2() -> auto::Builder<TokioExecutor> {
 }
 
 impl Server {
+    /// Until the shutdown.
+    async fn keep_house(&self) {
+        loop {
+            tokio::select! {
+                () = sleep(HOUSEKEEPING) => self.gateway.endpoints.sweep(&*self.gateway.microvms),
+                () = self.shutdown.cancelled() => return,
+            }
+        }
+    }
+
     async fn accept(self: Arc<Self>, listener: TcpListener) {
         loop {
             let accepted = tokio::select! {
@@ -149,8 +170,8 @@ impl Server {
                 () = self.shutdown.cancelled() => return,
             };
             match accepted {
-                Ok((stream, _)) => {
-                    self.gateway.tasks.spawn(self.clone().connection(stream));
+                Ok((stream, address)) => {
+                    self.gateway.tasks.spawn(self.clone().connection(stream, address));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "gateway cannot accept a connection");
@@ -160,21 +181,28 @@ impl Server {
         }
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream) {
+    async fn connection(self: Arc<Self>, stream: TcpStream, address: SocketAddr) {
+        let clients = self.gateway.endpoints.metrics.clients();
+        clients.inc();
         let served = tokio::select! {
-            served = self.serve(stream) => served,
-            () = self.gateway.cut.cancelled() => return,
+            served = self.serve(stream, address) => served,
+            () = self.gateway.cut.cancelled() => Ok(()),
         };
+        clients.dec();
         if let Err(error) = served {
             tracing::debug!(error = &*error, "client connection ended");
         }
     }
 
-    async fn serve(&self, stream: TcpStream) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    async fn serve(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         tune(&stream)?;
         let stream = timeout(self.gateway.config.handshake_timeout, self.tls.accept(stream)).await??;
         let (_, session) = stream.get_ref();
-        let server_name: Option<Arc<str>> = session.server_name().map(Arc::from);
+        let client = Arc::new(Client::new(address, session.server_name().map(str::to_owned)));
         let builder = if session.alpn_protocol() == Some(ALPN_H2) {
             &self.h2
         } else {
@@ -186,8 +214,8 @@ impl Server {
             let (gateway, asked) = (self.gateway.clone(), asked.clone());
             service_fn(move |request| {
                 asked.store(true, Ordering::Relaxed);
-                let (gateway, server_name) = (gateway.clone(), server_name.clone());
-                async move { Ok::<_, Infallible>(gateway.answer(server_name.as_deref(), request).await) }
+                let (gateway, client) = (gateway.clone(), client.clone());
+                async move { Ok::<_, Infallible>(gateway.answer(&client, request).await) }
             })
         };
         let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));

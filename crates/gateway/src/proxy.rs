@@ -1,25 +1,33 @@
+use std::future::{Future, poll_fn};
 use std::sync::{Arc, RwLock};
+use std::task::Poll;
 
 use hearth_token::{Grant, Keyring};
-use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
-use http_body_util::{Either, Empty};
-use hyper::body::{Body, Incoming};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http_body_util::{Either, Empty, Full};
+use hyper::body::{Body, Bytes, Incoming};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::authenticate::authenticate;
 use crate::body::{RequestBody, ResponseBody, Watched};
+use crate::client::Client;
+use crate::connect;
 use crate::console::{Service, Visit};
-use crate::gate::{MicroVms, Passage, Pending};
+use crate::endpoint::EndpointStates;
+use crate::exchange::Exchange;
+use crate::gate::{Endpoint, MicroVms, Passage, Pending};
 use crate::headers;
+use crate::limits::Direction;
 use crate::listen::GatewayConfig;
 use crate::respond::{Refusal, request_id_value};
+use crate::send::send;
 use crate::subprotocol::Offer;
 use crate::target;
-use crate::upgrade::Upgrade;
-use crate::upstream::{Machine, Upstreams, h1_authority};
+use crate::upgrade::{Upgrade, tunnel};
+use crate::upstream::{Machine, Upstreams};
 
 /// All that a request needs.
 pub(crate) struct Gateway {
@@ -27,6 +35,7 @@ pub(crate) struct Gateway {
     pub(crate) microvms: Arc<dyn MicroVms>,
     pub(crate) tokens: Arc<RwLock<Keyring>>,
     pub(crate) upstreams: Arc<Upstreams>,
+    pub(crate) endpoints: EndpointStates,
     /// Connections and tunnels.
     pub(crate) tasks: TaskTracker,
     /// Cancelled when whatever still runs must stop at once.
@@ -35,7 +44,8 @@ pub(crate) struct Gateway {
 
 /// Where a checked request goes.
 struct Destination {
-    microvm_id: String,
+    endpoint_id: String,
+    endpoint: Endpoint,
     port: u16,
     host: HeaderValue,
     /// The platform's own service behind a shell token; the application otherwise.
@@ -46,22 +56,24 @@ impl Gateway {
     /// Answers one request.
     pub(crate) async fn answer(
         &self,
-        server_name: Option<&str>,
+        client: &Arc<Client>,
         request: Request<Incoming>,
     ) -> Response<ResponseBody> {
         let request_id = Uuid::new_v4();
-        match self.forward(server_name, request, request_id).await {
+        match self.admit(client, request, request_id).await {
             Ok(response) => response,
             Err(refusal) => {
-                tracing::debug!(%request_id, ?refusal, "request refused");
+                tracing::debug!(%request_id, client = %client.address, ?refusal, "request refused");
+                self.endpoints.metrics.refused(refusal.reason());
                 refusal.response(request_id)
             }
         }
     }
 
-    async fn forward(
+    /// Lets a request in, or says why not before anything is asked of the MicroVM.
+    async fn admit(
         &self,
-        server_name: Option<&str>,
+        client: &Arc<Client>,
         mut request: Request<Incoming>,
         request_id: Uuid,
     ) -> Result<Response<ResponseBody>, Refusal> {
@@ -71,13 +83,41 @@ impl Gateway {
             .as_ref()
             .is_some_and(Upgrade::is_websocket)
             .then_some(offer);
-        let destination = self.check(&request, server_name, offer.as_ref())?;
+        let destination = self.check(&request, client.server_name.as_deref(), offer.as_ref())?;
+        let Endpoint { microvm_id, limits } = &destination.endpoint;
+        let state = self.endpoints.of(microvm_id, &destination.endpoint_id);
+        if !client.join(&state, *limits) || !state.usage.admit(*limits) {
+            state.series.limited.inc();
+            return Err(Refusal::TooManyRequests);
+        }
+        let exchange = Arc::new(Exchange::begin(
+            request_id,
+            &request,
+            state,
+            (*limits, destination.port),
+            client,
+            self.config.access_log,
+        ));
+        let response = self
+            .forward(request, (upgrade, offer), destination, &exchange)
+            .await
+            .unwrap_or_else(|refusal| {
+                tracing::debug!(%request_id, ?refusal, "no response");
+                refusal.response(request_id)
+            });
+        exchange.answered(response.status().as_u16());
+        Ok(response)
+    }
 
-        let passage = match destination.service {
-            None => self.microvms.enter(&destination.microvm_id).await?,
-            Some(_) => self.microvms.enter_shell(&destination.microvm_id).await?,
-        };
-        let passage: Arc<dyn Passage> = Arc::from(passage);
+    async fn forward(
+        &self,
+        request: Request<Incoming>,
+        (upgrade, offer): (Option<Upgrade>, Option<Offer>),
+        destination: Destination,
+        exchange: &Arc<Exchange>,
+    ) -> Result<Response<ResponseBody>, Refusal> {
+        let passage = self.enter(exchange, destination.service.is_some()).await?;
+        exchange.attach(&passage);
         passage.touch();
         if let Some(service) = destination.service {
             let visit = Visit {
@@ -86,37 +126,65 @@ impl Gateway {
                 upgrade,
                 offer,
                 passage,
+                exchange: exchange.clone(),
             };
             let mut response = visit.answer(&self.tasks, &self.cut).await?;
             let headers = response.headers_mut();
-            headers.insert(headers::REQUEST_ID, request_id_value(request_id));
+            headers.insert(headers::REQUEST_ID, request_id_value(exchange.id));
             return Ok(response);
         }
-        let machine = self
+        let (machine, fresh) = self
             .upstreams
-            .machine(&destination.microvm_id, &passage)
+            .machine(&destination.endpoint.microvm_id, &passage)
             .ok_or(Refusal::BadGateway)?;
+        if fresh && exchange.was_held() {
+            exchange.endpoint.series.wakes.inc();
+        }
+        if request.method() == Method::CONNECT {
+            return self.connect(request, passage, exchange, &machine).await;
+        }
 
         // An upgrade is HTTP/1.1 to its end.
         let h2 = upgrade.is_none() && headers::forces_h2(request.headers());
         let (parts, body) = request.into_parts();
-        let mut request = Request::from_parts(parts, incoming_body(body, &passage));
+        let mut request = Request::from_parts(parts, incoming_body(body, &passage, exchange));
         headers::prepare_request(
             request.headers_mut(),
-            destination.host.clone(),
-            request_id_value(request_id),
+            destination.host,
+            request_id_value(exchange.id),
         );
         if let Some(upgrade) = &upgrade {
             upgrade.announce(request.headers_mut());
         }
         let pending = Pending::begin(passage.clone());
         let response = send(&machine, request, destination.port, h2).await.map_err(|error| {
-            tracing::debug!(%request_id, microvm = destination.microvm_id, error = &error as &dyn std::error::Error, "no response");
+            let (request_id, microvm) = (exchange.id, &exchange.endpoint.microvm_id);
+            tracing::debug!(%request_id, microvm, error = &error as &dyn std::error::Error, "no response");
             Refusal::BadGateway
         })?;
         drop(pending);
         passage.touch();
-        self.deliver(response, upgrade, offer, passage, &machine)
+        self.deliver(response, upgrade, offer, passage, (&machine, exchange))
+    }
+
+    /// Waits at the gate, if it is not open.
+    async fn enter(&self, exchange: &Exchange, shell: bool) -> Result<Arc<dyn Passage>, Refusal> {
+        let microvm_id = &exchange.endpoint.microvm_id;
+        let mut entering = if shell {
+            self.microvms.enter_shell(microvm_id)
+        } else {
+            self.microvms.enter(microvm_id)
+        };
+        let entered = match poll_fn(|cx| Poll::Ready(entering.as_mut().poll(cx))).await {
+            Poll::Ready(entered) => entered,
+            Poll::Pending => {
+                let hold = exchange.endpoint.series.hold();
+                let entered = entering.await;
+                exchange.held(hold.so_far());
+                entered
+            }
+        };
+        Ok(Arc::from(entered?))
     }
 
     /// Everything that can be known before the gate: who asks, for what, and whether that is granted.
@@ -127,29 +195,62 @@ impl Gateway {
         offer: Option<&Offer>,
     ) -> Result<Destination, Refusal> {
         let claims = authenticate(request.headers(), offer, &self.tokens)?;
-        let host = target::authority(request, server_name)?;
-        let microvm_id = target::endpoint_id(&host, &self.config.domain)
-            .and_then(|endpoint_id| self.microvms.find(&endpoint_id))
-            .filter(|microvm_id| *microvm_id == claims.microvm_id)
+        let raw = request.method() == Method::CONNECT;
+        let host = if raw {
+            connect::endpoint(request, server_name)?
+        } else {
+            target::authority(request, server_name)?
+        };
+        let endpoint_id = target::endpoint_id(&host, &self.config.domain).ok_or(Refusal::TokenFailed)?;
+        let endpoint = self
+            .microvms
+            .find(&endpoint_id)
+            .filter(|endpoint| endpoint.microvm_id == claims.microvm_id)
             .ok_or(Refusal::TokenFailed)?;
-        if request.method() == Method::CONNECT {
-            return Err(Refusal::InvalidRequest);
-        }
         if let Some(offer) = offer {
             offer.check()?;
         }
-        let port = target::port(request.headers(), offer)?;
+        let port = if raw {
+            connect::port(request)?
+        } else {
+            target::port(request.headers(), offer)?
+        };
         let service = match claims.grant {
             Grant::Shell => Some(Service::of(request, offer.is_some())?),
             Grant::Http(_) if !claims.grant.allows_port(port) => return Err(Refusal::PortDenied),
             Grant::Http(_) => None,
         };
         Ok(Destination {
-            microvm_id,
+            endpoint_id,
+            endpoint,
             port,
             host,
             service,
         })
+    }
+
+    /// Opens a raw connection to a port of the guest.
+    async fn connect(
+        &self,
+        mut request: Request<Incoming>,
+        passage: Arc<dyn Passage>,
+        exchange: &Arc<Exchange>,
+        machine: &Machine,
+    ) -> Result<Response<ResponseBody>, Refusal> {
+        let pending = Pending::begin(passage.clone());
+        let dialled = timeout(self.config.dial_timeout, passage.dial(exchange.port)).await;
+        drop(pending);
+        let Ok(Ok(application)) = dialled else {
+            return Err(Refusal::BadGateway);
+        };
+        let client = hyper::upgrade::on(&mut request);
+        let exchange = exchange.clone();
+        self.carry(machine, async move {
+            application.set_nodelay(true)?;
+            let client = client.await.map_err(std::io::Error::other)?;
+            tunnel(client, application, (passage, exchange), false).await
+        });
+        Ok(Response::new(Either::Left(Full::new(Bytes::new()))))
     }
 
     fn deliver(
@@ -158,7 +259,7 @@ impl Gateway {
         upgrade: Option<Upgrade>,
         offer: Option<Offer>,
         passage: Arc<dyn Passage>,
-        machine: &Machine,
+        (machine, exchange): (&Machine, &Arc<Exchange>),
     ) -> Result<Response<ResponseBody>, Refusal> {
         let chosen = response.headers().get(header::UPGRADE).cloned();
         headers::strip_hop_by_hop(response.headers_mut());
@@ -173,88 +274,48 @@ impl Gateway {
                 offer.complete(response.headers_mut());
             }
             let application = hyper::upgrade::on(&mut response);
-            let (cut, ended) = (self.cut.clone(), machine.ended().clone());
-            let passing = passage.clone();
-            self.tasks.spawn(async move {
-                tokio::select! {
-                    result = upgrade.tunnel(application, passing) => {
-                        if let Err(error) = result {
-                            tracing::debug!(%error, "upgraded connection broke");
-                        }
-                    }
-                    () = cut.cancelled() => {}
-                    () = ended.cancelled() => {}
-                }
-            });
+            self.carry(
+                machine,
+                upgrade.tunnel(application, (passage.clone(), exchange.clone())),
+            );
         }
-        Ok(response.map(|body| Either::Right(Either::Left(Watched::down(body, passage)))))
+        let exchange = exchange.clone();
+        Ok(response.map(|body| {
+            Either::Right(Either::Left(Watched::new(
+                body,
+                passage,
+                exchange,
+                Direction::Down,
+            )))
+        }))
+    }
+
+    /// Lets a tunnel run until it is done, its MicroVM is suspended or ends, or the gateway stops.
+    fn carry(&self, machine: &Machine, tunnel: impl Future<Output = std::io::Result<()>> + Send + 'static) {
+        let (cut, ended) = (self.cut.clone(), machine.ended().clone());
+        self.tasks.spawn(async move {
+            tokio::select! {
+                result = tunnel => {
+                    if let Err(error) = result {
+                        tracing::debug!(%error, "upgraded connection broke");
+                    }
+                }
+                () = cut.cancelled() => {}
+                () = ended.cancelled() => {}
+            }
+        });
     }
 }
 
-fn incoming_body(body: Incoming, passage: &Arc<dyn Passage>) -> RequestBody {
+fn incoming_body(body: Incoming, passage: &Arc<dyn Passage>, exchange: &Arc<Exchange>) -> RequestBody {
     if body.is_end_stream() {
         Either::Left(Empty::new())
     } else {
-        Either::Right(Watched::up(body, passage.clone()))
+        Either::Right(Watched::new(
+            body,
+            passage.clone(),
+            exchange.clone(),
+            Direction::Up,
+        ))
     }
-}
-
-/// Sends a request and waits for the response's headers.
-async fn send(
-    machine: &Machine,
-    mut request: Request<RequestBody>,
-    port: u16,
-    h2: bool,
-) -> Result<Response<Incoming>, hyper_util::client::legacy::Error> {
-    if h2 {
-        let authority = request
-            .headers()
-            .get(header::HOST)
-            .and_then(|host| Authority::try_from(host.as_bytes()).ok());
-        request.headers_mut().remove(header::HOST);
-        *request.version_mut() = Version::HTTP_2;
-        *request.uri_mut() = upstream_uri(request.uri(), authority);
-        return machine.h2(port).request(request).await;
-    }
-    let authority = Authority::try_from(h1_authority(port)).ok();
-    *request.version_mut() = Version::HTTP_11;
-    *request.uri_mut() = upstream_uri(request.uri(), authority);
-    headers::suit_http1(request.headers_mut());
-    if matches!(request.body(), Either::Right(_)) && !request.headers().contains_key(header::CONTENT_LENGTH) {
-        // Said aloud, because a body of unknown length is otherwise not expected of a GET.
-        request
-            .headers_mut()
-            .insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-    // The application may close an idle connection just as the request goes out. What was never sent is sent again
-    // by the client itself; beyond that only a safe request without a body is repeated.
-    let repeat =
-        (request.method().is_safe() && matches!(request.body(), Either::Left(_))).then(|| copy(&request));
-    match machine.h1().request(request).await {
-        Err(error) if !error.is_connect() && !machine.ended().is_cancelled() => match repeat {
-            Some(repeat) => machine.h1().request(repeat).await,
-            None => Err(error),
-        },
-        result => result,
-    }
-}
-
-fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {
-    let mut copy = Request::new(Either::Left(Empty::new()));
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    copy
-}
-
-fn upstream_uri(from: &Uri, authority: Option<Authority>) -> Uri {
-    let mut parts = http::uri::Parts::default();
-    parts.scheme = authority.is_some().then_some(Scheme::HTTP);
-    parts.authority = authority;
-    parts.path_and_query = Some(
-        from.path_and_query()
-            .cloned()
-            .unwrap_or(PathAndQuery::from_static("/")),
-    );
-    Uri::from_parts(parts).unwrap_or_default()
 }

@@ -40,7 +40,22 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    fn status(self) -> StatusCode {
+    /// Its name in the metrics.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Refusal::MissingAuthentication => "missing_authentication",
+            Refusal::TokenFailed => "token_failed",
+            Refusal::PortDenied => "port_denied",
+            Refusal::InvalidPort => "invalid_port",
+            Refusal::InvalidSubprotocol => "invalid_subprotocol",
+            Refusal::InvalidRequest => "invalid_request",
+            Refusal::IngressDenied => "ingress_denied",
+            Refusal::TooManyRequests => "too_many_requests",
+            Refusal::BadGateway => "bad_gateway",
+        }
+    }
+
+    pub(crate) fn status(self) -> StatusCode {
         match self {
             Refusal::InvalidPort | Refusal::InvalidSubprotocol | Refusal::InvalidRequest => {
                 StatusCode::BAD_REQUEST
@@ -68,6 +83,9 @@ impl Refusal {
             HeaderValue::from_static("private, no-store"),
         );
         headers.insert(REQUEST_ID, request_id_value(request_id));
+        if self == Refusal::TooManyRequests {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
         response
     }
 }

@@ -165,5 +165,15 @@ mod tests {
                 }
             }
         }
+
+        #[test]
+        fn what_is_not_the_platform_s_passes_in_its_order(values in prop::collection::vec("[a-z0-9]{1,6}|lambda-microvms\\.port\\.[0-9]{1,3}", 0..8)) {
+            let offered = values.join(", ");
+            let mut headers = headers(&[&offered]);
+            Offer::take(&mut headers);
+            let own: Vec<&str> = values.iter().map(String::as_str).filter(|value| !value.starts_with(PLATFORM_PREFIX)).collect();
+            let left = headers.get(SEC_WEBSOCKET_PROTOCOL).map_or("", |left| left.to_str().expect("printable"));
+            prop_assert_eq!(left, own.join(", "));
+        }
     }
 }

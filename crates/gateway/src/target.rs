@@ -48,7 +48,7 @@ pub(crate) fn port(headers: &HeaderMap, offer: Option<&Offer>) -> Result<u16, Re
     }
 }
 
-fn parse_port(text: &str) -> Result<u16, Refusal> {
+pub(crate) fn parse_port(text: &str) -> Result<u16, Refusal> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse() {
         Ok(port) if digits && port != 0 => Ok(port),
@@ -117,6 +117,33 @@ mod tests {
         fn hostile_authorities_never_panic(bytes in prop::collection::vec(32..=255u8, 0..60)) {
             if let Ok(value) = HeaderValue::from_bytes(&bytes) {
                 endpoint_id(&value, "vm.localhost");
+            }
+        }
+
+        #[test]
+        fn hostile_ports_are_numbers_or_refused(text in "[0-9+-]{0,7}|\\PC{0,12}") {
+            match parse_port(&text) {
+                Ok(port) => {
+                    let digits = text.trim_start_matches('0');
+                    prop_assert!(port > 0 && digits == port.to_string());
+                }
+                Err(refusal) => prop_assert_eq!(refusal, Refusal::InvalidPort),
+            }
+        }
+
+        #[test]
+        fn two_port_headers_are_refused_and_one_goes_before_the_subprotocol(
+            values in prop::collection::vec("[0-9]{1,6}|[!-~]{0,8}", 0..4),
+        ) {
+            let headers: HeaderMap = values
+                .iter()
+                .filter_map(|value| Some((http::HeaderName::from_static(PORT), HeaderValue::from_str(value).ok()?)))
+                .collect();
+            let found = port(&headers, None);
+            match values.as_slice() {
+                [] => prop_assert_eq!(found, Ok(DEFAULT_PORT)),
+                [one] => prop_assert_eq!(found, parse_port(one)),
+                _ => prop_assert_eq!(found, Err(Refusal::InvalidPort)),
             }
         }
     }

@@ -9,10 +9,15 @@ use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderMap, HeaderValue, Request, Version};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional_with_sizes};
 
+use crate::exchange::Exchange;
 use crate::gate::Passage;
 use crate::headers::lists;
+use crate::limits::{Direction, Pace};
+
+/// What a raw connection holds in each direction.
+const BUFFER_BYTES: usize = 32 * 1024;
 
 /// A client's wish to speak something else.
 pub(crate) struct Upgrade {
@@ -50,64 +55,98 @@ impl Upgrade {
     }
 
     /// Carries bytes both ways until both sides are done; a WebSocket as soon as one is.
-    pub(crate) async fn tunnel(self, application: OnUpgrade, passage: Arc<dyn Passage>) -> io::Result<()> {
+    pub(crate) async fn tunnel(self, application: OnUpgrade, bound: Bound) -> io::Result<()> {
         let websocket = self.is_websocket();
         let (client, application) = tokio::try_join!(self.client, application).map_err(io::Error::other)?;
-        let mut client = TokioIo::new(client);
-        let mut application = Touching {
-            inner: TokioIo::new(application),
-            passage,
-        };
-        if !websocket {
-            return tokio::io::copy_bidirectional(&mut client, &mut application)
-                .await
-                .map(drop);
+        tunnel(client, TokioIo::new(application), bound, websocket).await
+    }
+}
+
+/// What a tunnel counts for.
+pub(crate) type Bound = (Arc<dyn Passage>, Arc<Exchange>);
+
+/// Carries bytes both ways until both sides are done or, where one side's end is the end, as soon as one is.
+pub(crate) async fn tunnel<A: AsyncRead + AsyncWrite + Unpin>(
+    client: Upgraded,
+    application: A,
+    bound: Bound,
+    ends_together: bool,
+) -> io::Result<()> {
+    let mut client = TokioIo::new(client);
+    let mut application = Measured::new(application, bound);
+    if !ends_together {
+        return copy_bidirectional_with_sizes(&mut client, &mut application, BUFFER_BYTES, BUFFER_BYTES)
+            .await
+            .map(drop);
+    }
+    // A WebSocket peer closes its TCP side only after the closing handshake: then nothing more will be said, and an
+    // application that does not notice must not hold the connection open.
+    let (mut from_client, mut to_client) = tokio::io::split(client);
+    let (mut from_application, mut to_application) = tokio::io::split(application);
+    tokio::select! {
+        done = tokio::io::copy(&mut from_client, &mut to_application) => {
+            done?;
+            to_application.shutdown().await
         }
-        // A WebSocket peer closes its TCP side only after the closing handshake: then nothing more will be said, and
-        // an application that does not notice must not hold the connection open.
-        let (mut from_client, mut to_client) = tokio::io::split(client);
-        let (mut from_application, mut to_application) = tokio::io::split(application);
-        tokio::select! {
-            done = tokio::io::copy(&mut from_client, &mut to_application) => {
-                done?;
-                to_application.shutdown().await
-            }
-            done = tokio::io::copy(&mut from_application, &mut to_client) => {
-                done?;
-                to_client.shutdown().await
-            }
+        done = tokio::io::copy(&mut from_application, &mut to_client) => {
+            done?;
+            to_client.shutdown().await
         }
     }
 }
 
-/// Counts every byte to or from the application as activity.
-struct Touching {
-    inner: TokioIo<Upgraded>,
+/// A connection to the application: every byte is activity, is measured, and waits for its turn.
+struct Measured<A> {
+    inner: A,
     passage: Arc<dyn Passage>,
+    exchange: Arc<Exchange>,
+    up: Pace,
+    down: Pace,
 }
 
-impl AsyncRead for Touching {
+impl<A> Measured<A> {
+    fn new(inner: A, (passage, exchange): Bound) -> Measured<A> {
+        let limits = exchange.limits;
+        Measured {
+            inner,
+            passage,
+            exchange,
+            up: Pace::new(Direction::Up, limits),
+            down: Pace::new(Direction::Down, limits),
+        }
+    }
+}
+
+impl<A: AsyncRead + Unpin> AsyncRead for Measured<A> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        ready!(self.down.poll_ready(cx));
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
         let read = buf.filled().len() - before;
         if read > 0 {
             self.passage.touch();
             self.passage.moved(0, read as u64);
+            let Measured { exchange, down, .. } = &mut *self;
+            exchange.passed(Direction::Down, read);
+            down.passed(read, &exchange.endpoint.usage);
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Touching {
+impl<A: AsyncWrite + Unpin> AsyncWrite for Measured<A> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.up.poll_ready(cx));
         let written = ready!(Pin::new(&mut self.inner).poll_write(cx, buf))?;
         self.passage.touch();
         self.passage.moved(written as u64, 0);
+        let Measured { exchange, up, .. } = &mut *self;
+        exchange.passed(Direction::Up, written);
+        up.passed(written, &exchange.endpoint.usage);
         Poll::Ready(Ok(written))
     }
 

@@ -11,21 +11,20 @@ use std::time::Duration;
 
 use http::Uri;
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
 
 use crate::body::RequestBody;
 use crate::gate::Passage;
+use crate::link::{Link, TlsPorts, Way};
 use crate::listen::GatewayConfig;
 
 /// HTTP/2 flow-control windows: enough for a fast stream, little enough for many of them.
 pub(crate) const H2_STREAM_WINDOW_BYTES: u32 = 1 << 20;
 pub(crate) const H2_CONNECTION_WINDOW_BYTES: u32 = 2 << 20;
 
-const MAX_IDLE_PER_PORT: usize = 32;
+/// As many as the largest size has client connections: fewer would be dialled anew for every request of a busy client.
+const MAX_IDLE_PER_PORT: usize = 128;
 /// Ports of one MicroVM with a cleartext HTTP/2 connection kept; past it all are let go.
 const MAX_H2_PORTS: usize = 16;
 
@@ -57,12 +56,13 @@ impl Upstreams {
         }
     }
 
-    /// The connections of the passage's generation; `None` when a newer one is known, so that this passage is dead.
+    /// The connections of the passage's generation, and whether they are its first; `None` when a newer one is known,
+    /// so that this passage is dead.
     pub(crate) fn machine(
         self: &Arc<Self>,
         microvm_id: &str,
         passage: &Arc<dyn Passage>,
-    ) -> Option<Arc<Machine>> {
+    ) -> Option<(Arc<Machine>, bool)> {
         let generation = passage.generation();
         let mut machines = self.lock();
         if let Some(machine) = machines.get(microvm_id) {
@@ -70,7 +70,7 @@ impl Upstreams {
                 return None;
             }
             if machine.generation == generation && !machine.dialer.ended.is_cancelled() {
-                return Some(machine.clone());
+                return Some((machine.clone(), false));
             }
             machine.dialer.ended.cancel();
         }
@@ -78,6 +78,7 @@ impl Upstreams {
         let dialer = Dialer {
             passage: passage.clone(),
             port: None,
+            tls_ports: Arc::default(),
             timeout: self.dial_timeout,
             ended: ended.clone(),
         };
@@ -94,7 +95,7 @@ impl Upstreams {
             microvm_id.to_owned(),
             machine.clone(),
         ));
-        Some(machine)
+        Some((machine, true))
     }
 
     /// Cuts every connection.
@@ -171,8 +172,9 @@ fn client(dialer: Dialer, idle_timeout: Duration, h2: bool) -> HttpClient {
 #[derive(Clone)]
 pub(crate) struct Dialer {
     passage: Arc<dyn Passage>,
-    /// The guest's port; `None` when the URI names it.
+    /// The guest's port, for HTTP/2; `None` when the URI names it.
     port: Option<u16>,
+    tls_ports: Arc<TlsPorts>,
     timeout: Duration,
     ended: CancellationToken,
 }
@@ -193,15 +195,17 @@ impl tower::Service<Uri> for Dialer {
                 .port
                 .or(uri.port_u16())
                 .ok_or(io::ErrorKind::InvalidInput)?;
-            let stream = tokio::select! {
-                dialled = tokio::time::timeout(dialer.timeout, dialer.passage.dial(port)) => dialled??,
+            let way = Way {
+                passage: dialer.passage,
+                port,
+                h2: dialer.port.is_some(),
+                tls_ports: dialer.tls_ports,
+            };
+            let state = tokio::select! {
+                opened = tokio::time::timeout(dialer.timeout, way.open()) => opened??,
                 () = dialer.ended.cancelled() => return Err(io::ErrorKind::ConnectionAborted.into()),
             };
-            stream.set_nodelay(true)?;
-            Ok(TokioIo::new(Link {
-                stream,
-                ended: Box::pin(dialer.ended.cancelled_owned()),
-            }))
+            Ok(TokioIo::new(Link::new(state, dialer.ended.cancelled_owned())))
         })
     }
 }
@@ -209,55 +213,4 @@ impl tower::Service<Uri> for Dialer {
 /// The URI that leads the HTTP/1.1 client to a guest port; its path goes to the application as it is.
 pub(crate) fn h1_authority(port: u16) -> String {
     SocketAddrV4::new(Ipv4Addr::LOCALHOST, port).to_string()
-}
-
-/// A connection that breaks when its MicroVM is suspended or ends, rather than wait for an answer forever.
-pub(crate) struct Link {
-    stream: TcpStream,
-    ended: Pin<Box<WaitForCancellationFutureOwned>>,
-}
-
-impl Connection for Link {
-    fn connected(&self) -> Connected {
-        Connected::new()
-    }
-}
-
-impl AsyncRead for Link {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.ended.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
-        }
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Link {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
 }

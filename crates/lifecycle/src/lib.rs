@@ -33,10 +33,11 @@ pub mod tiers;
 
 pub use connector::NetworkMap;
 pub use image::base::BaseVersion;
+pub use microvm::activity::{Activity, BusyRules};
 pub use microvm::gate::{GateError, Passage};
 pub use node::{LifecycleConfig, Node};
 pub use quotas::Quotas;
-pub use service::Service;
+pub use service::{EndpointOwner, Service};
 
 /// Why the service could not start.
 #[derive(Debug, thiserror::Error)]

@@ -18,7 +18,7 @@ use hearth_state::State;
 use hearth_storage::objects::Objects;
 use hearth_usage::Usage;
 
-use crate::{Quotas, connector::NetworkMap, image::base::BaseVersion};
+use crate::{Quotas, connector::NetworkMap, image::base::BaseVersion, microvm::activity::BusyRules};
 
 /// Limits and names that the operator chooses.
 #[derive(Debug, Clone)]
@@ -43,6 +43,8 @@ pub struct LifecycleConfig {
     pub quotas: Quotas,
     /// What single accounts may have instead.
     pub quotas_of_accounts: HashMap<String, Quotas>,
+    /// What keeps a MicroVM from being idle, beside traffic.
+    pub busy: BusyRules,
 }
 
 impl LifecycleConfig {

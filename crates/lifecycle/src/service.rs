@@ -28,6 +28,7 @@ use crate::{
     },
     microvm::{
         Message, Microvm, MicrovmRecord,
+        activity::Activity,
         gate::{self, GateError, Passage},
         meter,
         record::Stage,
@@ -35,6 +36,7 @@ use crate::{
     },
     node::{LifecycleConfig, Node, scratch_of, suspended_of},
     registry::Registry,
+    tiers,
 };
 
 /// How long an answer to a suspend or resume waits for the deed (the API itself promises only that it has begun).
@@ -46,6 +48,15 @@ const HOUSEKEEPING: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub struct Service {
     pub(crate) inner: Arc<Inner>,
+}
+
+/// Whose endpoint a host name is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointOwner {
+    /// The MicroVM's id.
+    pub microvm_id: String,
+    /// Virtual CPUs of its size.
+    pub vcpus: u32,
 }
 
 pub(crate) struct Inner {
@@ -112,9 +123,15 @@ impl Service {
         &self.inner.node.config
     }
 
-    /// Id of the MicroVM whose endpoint this is.
-    pub fn find_endpoint(&self, endpoint_id: &str) -> Option<String> {
-        self.registry().endpoint(endpoint_id).cloned()
+    /// The MicroVM whose endpoint this is.
+    pub fn find_endpoint(&self, endpoint_id: &str) -> Option<EndpointOwner> {
+        let microvm_id = self.registry().endpoint(endpoint_id).cloned()?;
+        let memory_mib = self.microvm(&microvm_id)?.record.borrow().memory_mib;
+        let tier = i32::try_from(memory_mib).ok().and_then(tiers::find);
+        Some(EndpointOwner {
+            microvm_id,
+            vcpus: tier.map_or(1, |tier| tier.vcpus),
+        })
     }
 
     /// The ARN of the image that an account's MicroVM was launched from.
@@ -122,6 +139,21 @@ impl Service {
         let microvm = self.microvm(microvm_id)?;
         let record = microvm.record.borrow();
         (record.account == account).then(|| record.image_arn.clone())
+    }
+
+    /// What a MicroVM is busy with; `None` for one that does not exist.
+    pub fn activity(&self, microvm_id: &str) -> Option<Activity> {
+        Some(self.microvm(microvm_id)?.traffic.activity(self.config().busy))
+    }
+
+    /// Lets a MicroVM count as busy for `time` from now on, if the operator lets leases count; none gives it back. False
+    /// for one that does not exist.
+    pub fn lease(&self, microvm_id: &str, time: Duration) -> bool {
+        let found = self.microvm(microvm_id);
+        if let Some(microvm) = &found {
+            microvm.traffic.lease(time);
+        }
+        found.is_some()
     }
 
     /// Waits at the gate of a MicroVM.

@@ -38,6 +38,7 @@ pub(super) fn all(config: &Config) -> Vec<Finding> {
             config.settings.endpoint_listen,
             "endpoint_listen",
         ),
+        ports("admin port", config.settings.admin_listen, "admin_listen"),
     ]
 }
 

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::body::ResponseBody;
+use crate::exchange::Exchange;
 use crate::gate::{Passage, Pending};
 use crate::respond::Refusal;
 use crate::subprotocol::Offer;
@@ -58,6 +59,8 @@ pub(crate) struct Visit {
     pub(crate) upgrade: Option<Upgrade>,
     pub(crate) offer: Option<Offer>,
     pub(crate) passage: Arc<dyn Passage>,
+    /// Goes on as long as the session does.
+    pub(crate) exchange: Arc<Exchange>,
 }
 
 impl Visit {
@@ -74,8 +77,9 @@ impl Visit {
         }
         let upgrade = self.upgrade.ok_or(Refusal::InvalidRequest)?;
         let (response, socket) = websocket::accept(&self.request, upgrade, self.offer)?;
-        let (service, cut) = (self.service, cut.clone());
+        let (service, cut, exchange) = (self.service, cut.clone(), self.exchange);
         tasks.spawn(async move {
+            let _exchange = exchange;
             let session = async {
                 let Some(socket) = socket.await else { return };
                 match service {

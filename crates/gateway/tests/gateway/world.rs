@@ -10,7 +10,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use hearth_gateway::{GateError, GatewayConfig, MicroVms, Passage, ca::Authority, serve};
+use hearth_gateway::{
+    Endpoint, GateError, GatewayConfig, Limits, Metrics, MicroVms, Passage, ca::Authority, serve,
+};
 use hearth_token::{Claims, Grant, Keyring, PortRange};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
@@ -44,6 +46,10 @@ pub struct Machine {
     pub dialled: AtomicUsize,
     pub touched: AtomicUsize,
     pub pending: AtomicI64,
+    pub attached: AtomicI64,
+    /// Bytes to and from the application.
+    pub moved: Mutex<(u64, u64)>,
+    pub limits: Mutex<Limits>,
 }
 
 impl Machine {
@@ -64,8 +70,11 @@ struct Way {
 
 #[async_trait]
 impl MicroVms for Machines {
-    fn find(&self, endpoint_id: &str) -> Option<String> {
-        self.0.get(endpoint_id).map(|(id, _)| (*id).to_owned())
+    fn find(&self, endpoint_id: &str) -> Option<Endpoint> {
+        self.0.get(endpoint_id).map(|(id, machine)| Endpoint {
+            microvm_id: (*id).to_owned(),
+            limits: *machine.limits.lock().unwrap(),
+        })
     }
 
     async fn enter(&self, microvm_id: &str) -> Result<Box<dyn Passage>, GateError> {
@@ -111,6 +120,11 @@ impl Passage for Way {
         self.machine.touched.fetch_add(1, Ordering::SeqCst);
     }
 
+    fn moved(&self, to_application: u64, from_application: u64) {
+        let mut moved = self.machine.moved.lock().unwrap();
+        *moved = (moved.0 + to_application, moved.1 + from_application);
+    }
+
     fn request_began(&self) {
         self.machine.pending.fetch_add(1, Ordering::SeqCst);
     }
@@ -118,12 +132,21 @@ impl Passage for Way {
     fn request_ended(&self) {
         self.machine.pending.fetch_sub(1, Ordering::SeqCst);
     }
+
+    fn attached(&self) {
+        self.machine.attached.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn detached(&self) {
+        self.machine.attached.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 pub struct World {
     pub address: SocketAddr,
     pub machine: Arc<Machine>,
     pub keyring: Arc<RwLock<Keyring>>,
+    pub metrics: Metrics,
     pub shutdown: CancellationToken,
     pub serving: tokio::task::JoinHandle<()>,
     pub roots: Arc<RootCertStore>,
@@ -156,6 +179,7 @@ impl World {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
+        let metrics = Metrics::default();
         let machines = Arc::new(Machines(machines.into()));
         let serving = tokio::spawn(serve(
             vec![listener],
@@ -163,6 +187,7 @@ impl World {
             config,
             machines,
             keyring.clone(),
+            metrics.clone(),
             shutdown.clone(),
         ));
         let ca_file = dir.path().join("ca.pem");
@@ -170,6 +195,7 @@ impl World {
             address,
             machine,
             keyring,
+            metrics,
             shutdown,
             serving,
             roots: Arc::new(roots),
@@ -257,6 +283,18 @@ impl World {
         let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
         tokio::spawn(connection);
         sender
+    }
+
+    /// Client connections that the gateway counts now, all of them.
+    pub fn connections(&self) -> u64 {
+        let mut registry = prometheus_client::registry::Registry::default();
+        self.metrics.register(&mut registry);
+        let mut shown = String::new();
+        prometheus_client::encoding::text::encode(&mut shown, &registry).unwrap();
+        let line = shown
+            .lines()
+            .find_map(|line| line.strip_prefix("hearth_endpoint_clients "));
+        line.unwrap().parse().unwrap()
     }
 
     /// A request to the endpoint of microvm-one with a token for all ports.

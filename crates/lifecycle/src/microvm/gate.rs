@@ -65,6 +65,7 @@ fn is_refused(microvm: &Microvm) -> bool {
 }
 
 async fn wait(microvm: &Microvm) -> Result<Open, GateError> {
+    let _place = microvm.waiting.try_acquire().map_err(|_| GateError::Busy)?;
     let (reply, answer) = oneshot::channel();
     match microvm.mailbox.try_send(Message::Enter(reply)) {
         Ok(()) => {}
@@ -114,6 +115,16 @@ impl Passage {
     /// Its response has begun, or it is given up.
     pub fn end(&self) {
         self.microvm.traffic.end();
+    }
+
+    /// A response or tunnel is open until [`Passage::detach`].
+    pub fn attach(&self) {
+        self.microvm.traffic.attach();
+    }
+
+    /// It is closed.
+    pub fn detach(&self) {
+        self.microvm.traffic.detach();
     }
 
     /// Returns when connections of this passage are dead: the MicroVM was suspended or has ended.

@@ -10,8 +10,8 @@ use hearth_storage::disk;
 use hearth_usage::{Sample, Subject};
 
 use super::{
+    activity::Traffic,
     record::{MicrovmRecord, Stage},
-    shared::Traffic,
 };
 use crate::{
     Service,

@@ -21,6 +21,7 @@
 //! | Terminating | no request is served any more | whatever is left |
 //! | Terminated | nothing is left but the record | nothing |
 
+pub(crate) mod activity;
 pub(crate) mod gate;
 mod launch;
 pub(crate) mod meter;

@@ -1,21 +1,12 @@
 //! The part of a MicroVM that others see: its latest record, its mailbox, its traffic.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::sync::Arc;
 
 use hearth_guest::Agent;
 use hearth_wire::ApiError;
-use tokio::{
-    sync::{mpsc, oneshot, watch},
-    time::Instant,
-};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use super::{gate::GateError, record::MicrovmRecord};
+use super::{activity::Traffic, gate::GateError, record::MicrovmRecord};
 
 /// What others send to the task that owns the MicroVM.
 pub(crate) enum Message {
@@ -46,72 +37,13 @@ pub(crate) struct Microvm {
     /// Set when termination was asked for: what goes on is broken off.
     pub terminate: watch::Sender<bool>,
     pub traffic: Arc<Traffic>,
+    /// Places for requests that wait at the gate.
+    pub waiting: Arc<Semaphore>,
 }
 
-/// Endpoint traffic, as far as the idle policy looks at it (spec section 16).
-#[derive(Debug)]
-pub(crate) struct Traffic {
-    started: Instant,
-    /// Milliseconds after `started`.
-    last: AtomicU64,
-    /// Requests without response headers yet.
-    pending: AtomicUsize,
-    /// Bytes since the meters last looked.
-    received: AtomicU64,
-    sent: AtomicU64,
-}
-
-impl Traffic {
-    pub(crate) fn new() -> Traffic {
-        Traffic {
-            started: Instant::now(),
-            last: AtomicU64::new(0),
-            pending: AtomicUsize::new(0),
-            received: AtomicU64::new(0),
-            sent: AtomicU64::new(0),
-        }
-    }
-
-    /// Counts bytes to and from the application.
-    pub(crate) fn count(&self, received: u64, sent: u64) {
-        self.received.fetch_add(received, Ordering::Relaxed);
-        self.sent.fetch_add(sent, Ordering::Relaxed);
-    }
-
-    /// The bytes counted since this was last asked, to and from the application.
-    pub(crate) fn take_counts(&self) -> (u64, u64) {
-        (
-            self.received.swap(0, Ordering::Relaxed),
-            self.sent.swap(0, Ordering::Relaxed),
-        )
-    }
-
-    /// Bytes moved.
-    pub(crate) fn touch(&self) {
-        self.last
-            .store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
-    }
-
-    /// A request was sent in.
-    pub(crate) fn begin(&self) {
-        self.pending.fetch_add(1, Ordering::Relaxed);
-        self.touch();
-    }
-
-    /// Its response has begun, or it is given up.
-    pub(crate) fn end(&self) {
-        self.touch();
-        self.pending.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// When the MicroVM has been idle for `longest`, as far as can be said now.
-    pub(crate) fn idle_at(&self, longest: Duration) -> Instant {
-        match self.pending.load(Ordering::Relaxed) {
-            0 => self.started + Duration::from_millis(self.last.load(Ordering::Relaxed)) + longest,
-            _ => Instant::now() + longest,
-        }
-    }
-}
+/// Requests that may wait at the gate of one MicroVM. They are let in in the order they came; what is asked of the
+/// control plane meanwhile still finds room in the mailbox.
+pub(super) const MOST_WAITING: usize = 512;
 
 impl Microvm {
     /// A MicroVM without a task: nothing can be asked of it any more.
@@ -126,6 +58,7 @@ impl Microvm {
             open,
             terminate,
             traffic: Arc::new(Traffic::new()),
+            waiting: Arc::new(Semaphore::new(MOST_WAITING)),
         }
     }
 }

@@ -9,25 +9,26 @@ use hearth_network::{Egress, Slot};
 use hearth_state::Table;
 use hearth_wire::{ApiError, Timestamp};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{Semaphore, mpsc, oneshot, watch},
     time::{Instant, sleep_until},
 };
 
 use super::{
+    activity::{CpuWatch, Traffic},
     gate::GateError,
     meter,
     output::{Follower, log_of},
     policy::{Decision, Request, decide},
     record::{MicrovmRecord, Stage},
-    shared::{Message, Microvm, Open, Traffic},
+    shared::{MOST_WAITING, Message, Microvm, Open},
 };
 use crate::{
     hooks::{HookName, enabled},
     node::Node,
 };
 
-/// Messages that may wait while the task is busy: the bound on held requests.
-const MAILBOX: usize = 1024;
+/// Messages that may wait while the task is busy: held requests, and as many of the control plane.
+const MAILBOX: usize = 2 * MOST_WAITING;
 /// The reason of a MicroVM whose life ended as planned (spec section 15).
 pub(super) const SUCCESS: &str = "Success.";
 
@@ -44,6 +45,8 @@ pub(crate) struct Task {
     published: watch::Sender<MicrovmRecord>,
     gate: watch::Sender<Option<Open>>,
     traffic: Arc<Traffic>,
+    /// Runs once the endpoint has been quiet for long, where the CPU counts.
+    cpu: Option<CpuWatch>,
     generation: u64,
     /// The guest's metadata service; there as long as the guest is.
     metadata: Option<Serving>,
@@ -84,6 +87,7 @@ impl Task {
             published,
             gate,
             traffic: traffic.clone(),
+            cpu: None,
             generation: 0,
             metadata: None,
         };
@@ -94,6 +98,7 @@ impl Task {
             open,
             terminate,
             traffic,
+            waiting: Arc::new(Semaphore::new(MOST_WAITING)),
         }
     }
 
@@ -175,7 +180,10 @@ impl Task {
             return;
         };
         match (self.record.stage, self.record.suspended_at) {
-            (Stage::Running, _) if now >= self.idle_at(policy.max_idle_duration_seconds) => {
+            (Stage::Running, _)
+                if now >= self.idle_at(policy.max_idle_duration_seconds) && !self.is_working() =>
+            {
+                self.cpu = None;
                 self.apply(Request::Idle, SUCCESS).await;
             }
             (Stage::Suspended, Some(since)) if now >= self.at(since, policy.suspended_duration_seconds) => {
@@ -186,7 +194,28 @@ impl Task {
     }
 
     fn idle_at(&self, seconds: u32) -> Instant {
-        self.traffic.idle_at(Duration::from_secs(seconds.into()))
+        let rules = self.node.config.busy;
+        let due = self.traffic.idle_at(Duration::from_secs(seconds.into()), rules);
+        match &self.cpu {
+            Some(watch) => due.max(watch.end()),
+            None => due,
+        }
+    }
+
+    /// Whether its CPU alone keeps it running, or has yet to be watched.
+    fn is_working(&mut self) -> bool {
+        let limit = self.node.config.busy.cpu_percent;
+        let Some(guest) = self.guest.as_ref().filter(|_| limit > 0) else {
+            return false;
+        };
+        let pid = guest.vm().process().pid;
+        let Some(watch) = &mut self.cpu else {
+            self.cpu = CpuWatch::begin(pid);
+            return self.cpu.is_some();
+        };
+        let percent = watch.look(pid).unwrap_or(0);
+        self.traffic.saw_cpu(percent);
+        percent >= limit
     }
 
     /// `seconds` after a moment of the wall clock.
