@@ -27,6 +27,9 @@ def websocket(vm, path, token=None, **more):
     gateway = vm.hearth.settings["gateway"].split(":")
     raw = socket.create_connection((gateway[0], int(gateway[1])), timeout=120)
     context = ssl.create_default_context(cafile=vm.hearth.settings["ca"])
+    # This client reads and writes from two threads. Python's TLS 1.3 is not safe for that: a ticket that is read while the
+    # request is written can swallow the request.
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
     headers = {"X-aws-proxy-auth": token if token is not None else shell_token(vm)}
     arguments = dict(additional_headers=headers, compression=None, max_size=None, open_timeout=120, ping_timeout=None)
     return connect(f"wss://{vm.endpoint}{path}", sock=raw, ssl=context, server_hostname=host, **{**arguments, **more})

@@ -3,7 +3,6 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Write, pipe};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use hearth_agent_protocol::{Exec, ExecInput, Output, Reply, TerminalSize, read_frame, write_frame};
@@ -22,8 +21,10 @@ use crate::{freezer, terminal};
 const MAX_PENDING_BYTES: usize = 1 << 20;
 /// What a terminal's line discipline takes for the end of input.
 const END_OF_FILE: u8 = 4;
-/// How long a command may take to end itself after SIGHUP.
-const HANG_UP_GRACE: Duration = Duration::from_secs(2);
+/// How long a command may take to end itself after SIGHUP: so many steps of so many milliseconds. A suspend between two
+/// lets the clock jump, which must not use up the whole time while the command is still frozen.
+const HANG_UP_STEPS: u32 = 20;
+const HANG_UP_STEP_MS: u16 = 100;
 
 /// What the command gets of the application where the request names nothing of its own.
 pub fn process(application: &Started, request: Exec) -> Process {
@@ -304,16 +305,15 @@ impl Session<'_> {
         // the hang-up on to its jobs.
         self.reaper.signal_group(self.pid, libc::SIGHUP);
         self.reaper.signal_group(self.pid, libc::SIGCONT);
+        let still_runs = |exit: &Exit| {
+            let seen = poll(
+                &mut [PollFd::new(exit.as_fd(), PollFlags::POLLIN)],
+                HANG_UP_STEP_MS,
+            );
+            matches!(seen, Ok(0) | Err(Errno::EINTR))
+        };
         if let Some(exit) = &self.exit {
-            let deadline = Instant::now() + HANG_UP_GRACE;
-            loop {
-                let left = deadline.saturating_duration_since(Instant::now());
-                let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-                match poll(&mut [PollFd::new(exit.as_fd(), PollFlags::POLLIN)], timeout) {
-                    Err(Errno::EINTR) => {}
-                    _ => break,
-                }
-            }
+            let _ended_or_late = (0..HANG_UP_STEPS).all(|_| still_runs(exit));
         }
         (self.stdin, self.stdout, self.stderr) = (None, None, None);
         // SAFETY: kill touches no memory. The id stays the group's own while any of its processes is left.
