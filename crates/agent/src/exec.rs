@@ -299,23 +299,24 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Whether the command has ended, or ends within so many steps.
+    fn ends_within(&self, steps: u32) -> bool {
+        let Some(exit) = &self.exit else { return true };
+        (0..steps).any(|_| {
+            let mut watched = [PollFd::new(exit.as_fd(), PollFlags::POLLIN)];
+            !matches!(poll(&mut watched, HANG_UP_STEP_MS), Ok(0) | Err(Errno::EINTR))
+        })
+    }
+
     /// Ends a command whose host has gone.
     fn hang_up(&mut self) {
-        // Told by name and given time before the terminal ends: a shell that reads its end first exits without passing
-        // the hang-up on to its jobs.
         self.reaper.signal_group(self.pid, libc::SIGHUP);
         self.reaper.signal_group(self.pid, libc::SIGCONT);
-        let still_runs = |exit: &Exit| {
-            let seen = poll(
-                &mut [PollFd::new(exit.as_fd(), PollFlags::POLLIN)],
-                HANG_UP_STEP_MS,
-            );
-            matches!(seen, Ok(0) | Err(Errno::EINTR))
-        };
-        if let Some(exit) = &self.exit {
-            let _ended_or_late = (0..HANG_UP_STEPS).all(|_| still_runs(exit));
-        }
+        // The terminal ends a moment later: a shell that reads its end first exits without passing the hang-up on to its
+        // jobs, and one that has set a trap looks at it only when its input has ended.
+        let ended = self.ends_within(HANG_UP_STEPS / 4);
         (self.stdin, self.stdout, self.stderr) = (None, None, None);
+        let _or_is_killed = ended || self.ends_within(HANG_UP_STEPS);
         // SAFETY: kill touches no memory. The id stays the group's own while any of its processes is left.
         unsafe { libc::kill(-self.pid, libc::SIGKILL) };
     }
