@@ -59,7 +59,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     std::fs::create_dir_all(&config.data)
         .with_context(|| format!("cannot make {}", config.data.display()))?;
     disk::give(&config.data, None, None, 0o711)?;
-    let _lock = lock::take(&config.data)?;
+    let _lock = lock::take(&config.data, lock::PATIENCE)?;
     let settings = &config.settings;
     let stop = CancellationToken::new();
 

@@ -4,6 +4,7 @@ use std::{
     fs::File,
     io::{Seek, Write},
     path::Path,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
@@ -12,8 +13,13 @@ use nix::fcntl::{Flock, FlockArg};
 /// Held by the running daemon; released by the kernel however it ends.
 pub(crate) struct DataLock(#[expect(dead_code, reason = "held, not used")] Flock<File>);
 
-/// Locks the data directory and writes the pid.
-pub(crate) fn take(data: &Path) -> anyhow::Result<DataLock> {
+/// How long the lock of a daemon that was killed may outlive it: a child that it was starting holds a copy until it has
+/// become its program.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Locks the data directory, waiting for as long as `patience`, and writes the pid.
+pub(crate) fn take(data: &Path, patience: Duration) -> anyhow::Result<DataLock> {
     let path = data.join("hearthd.pid");
     let file = File::options()
         .create(true)
@@ -22,11 +28,18 @@ pub(crate) fn take(data: &Path) -> anyhow::Result<DataLock> {
         .write(true)
         .open(&path)
         .with_context(|| format!("cannot open {}", path.display()))?;
-    let Ok(mut lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else {
-        bail!(
-            "another hearthd already uses {}. Stop it first: hearth down",
-            data.display()
-        );
+    let deadline = Instant::now() + patience;
+    let mut free = file;
+    let mut lock = loop {
+        match Flock::lock(free, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => break lock,
+            Err((file, _)) if Instant::now() < deadline => free = file,
+            Err(_) => bail!(
+                "another hearthd already uses {}. Stop it first: hearth down",
+                data.display()
+            ),
+        }
+        std::thread::sleep(PAUSE);
     };
     lock.set_len(0)?;
     lock.rewind()?;
@@ -42,10 +55,13 @@ mod tests {
     #[test]
     fn a_second_daemon_is_refused_with_a_cure() {
         let data = tempfile::tempdir().expect("temp dir");
-        let first = take(data.path()).expect("free");
-        let error = take(data.path()).err().expect("taken").to_string();
+        let first = take(data.path(), Duration::ZERO).expect("free");
+        let error = take(data.path(), Duration::ZERO)
+            .err()
+            .expect("taken")
+            .to_string();
         assert!(error.contains("hearth down"), "{error}");
         drop(first);
-        take(data.path()).expect("free again");
+        take(data.path(), Duration::ZERO).expect("free again");
     }
 }
