@@ -26,7 +26,7 @@ async fn create_answers_201_with_nulls_and_numeric_times() {
             "buildRoleArn": "arn:aws:iam::111122223333:role/build", "codeArtifact": {"uri": "s3://bucket/app.zip"},
             "description": null, "logging": null, "egressNetworkConnectors": null, "cpuConfigurations": null,
             "resources": null, "additionalOsCapabilities": null, "hooks": null, "environmentVariables": null,
-            "buildPhaseOverrides": null, "roleConfiguration": null
+            "kmsKeyIdentifier": null, "buildPhaseOverrides": null, "roleConfiguration": null
         })
     );
 }
@@ -315,7 +315,9 @@ async fn sts_tells_the_caller_who_it_is() {
         "{}",
         answer.text()
     );
-    let unknown = server.call_as(&signing, "POST", "/", "Action=AssumeRole").await;
+    let unknown = server
+        .call_as(&signing, "POST", "/", "Action=GetSessionToken")
+        .await;
     assert_eq!(unknown.status, 400);
     assert!(
         unknown.text().contains("<Code>InvalidAction</Code>"),
