@@ -101,7 +101,7 @@ class Bare:
                 os.dup2(number + 10, number, inheritable=True)
 
         process = subprocess.Popen(
-            arguments, cwd=self.work, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, close_fds=False, preexec_fn=descriptors,
+            arguments, cwd=self.work, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, close_fds=False, preexec_fn=descriptors,
         )
         os.close(tap)
         theirs.close()

@@ -30,6 +30,7 @@ def main():
         hearth.cli("image", "build", str(ROOT / "examples/code-interpreter"), "--name", IMAGE)
         result = {"machine": machine(hearth), "rounds": rounds, **measure(hearth, rounds)}
     path = ROOT / "bench/results/lifecycle.json"
+    path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(result, indent=2) + "\n")
     show(result)
     print(f"\nwritten to {path.relative_to(ROOT)}")
