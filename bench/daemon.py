@@ -5,7 +5,7 @@ import os
 import pathlib
 import shutil
 
-from support import Hearth
+from support import UNLIMITED, Hearth
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DATA = pathlib.Path("/var/tmp/hearth-bench")
@@ -13,7 +13,7 @@ BASE = pathlib.Path(os.environ.get("HEARTH_DATA", "/var/lib/hearth")) / "base"
 
 
 @contextlib.contextmanager
-def bench_daemon(settings=""):
+def bench_daemon():
     """A running daemon with fresh state; it ends with everything it has."""
     daemon = Hearth(ROOT, DATA)
     daemon.stop_leftover()
@@ -27,26 +27,12 @@ endpoint_listen = "127.0.0.1:9793"
 admin_listen = "127.0.0.1:9795"
 base = "{BASE}"
 first_user_id = 5000000
-{settings}
 [network]
 prefix = "hbench"
 range = "100.99.0.0/16"
 
 # What is measured is not how well the daemon refuses.
-[limits]
-connections_per_vcpu = 0
-requests_per_second_per_vcpu = 0
-bytes_per_second_per_vcpu = 0
-
-[rates]
-RunMicrovm = 0
-ResumeMicrovm = 0
-SuspendMicrovm = 0
-TerminateMicrovm = 0
-GetMicrovm = 0
-CreateMicrovmAuthToken = 0
-CreateMicrovmShellAuthToken = 0
-""")
+{UNLIMITED}""")
     daemon.start()
     try:
         yield daemon

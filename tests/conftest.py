@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from outside import Outside
-from support import Hearth
+from support import UNLIMITED, Hearth
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Several checkouts can be tested on one machine at the same time, each with a number of its own, by two workers each.
@@ -32,16 +32,8 @@ first_user_id = {3000000 + 100000 * NUMBER}
 listen_timeout_seconds = 5
 admin_listen = "127.0.0.1:{9820 + NUMBER}"
 
-# The tests of other things are not about rates.
-[rates]
-RunMicrovm = 0
-ResumeMicrovm = 0
-SuspendMicrovm = 0
-TerminateMicrovm = 0
-GetMicrovm = 0
-CreateMicrovmAuthToken = 0
-CreateMicrovmShellAuthToken = 0
-
+# Tests ask faster and move more than their small MicroVMs are meant to.
+{UNLIMITED}
 [accounts.000000000429.rates]
 ListMicrovmImages = 1
 
@@ -55,12 +47,6 @@ environment_variables = 2
 prefix = "htst{NUMBER}"
 range = "100.{66 + NUMBER}.0.0/16"
 uplinks = {json.dumps(OUTSIDE.uplinks())}
-
-# Tests ask faster and move more than their small MicroVMs are meant to.
-[limits]
-connections_per_vcpu = 0
-requests_per_second_per_vcpu = 0
-bytes_per_second_per_vcpu = 0
 """
 
 

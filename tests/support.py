@@ -30,6 +30,24 @@ def wait_for(what, condition, seconds=60, pause=0.05):
         time.sleep(pause)
 
 
+# Settings of a daemon that refuses nobody for asking often or moving much.
+UNLIMITED = """
+[rates]
+RunMicrovm = 0
+ResumeMicrovm = 0
+SuspendMicrovm = 0
+TerminateMicrovm = 0
+GetMicrovm = 0
+CreateMicrovmAuthToken = 0
+CreateMicrovmShellAuthToken = 0
+
+[limits]
+connections_per_vcpu = 0
+requests_per_second_per_vcpu = 0
+bytes_per_second_per_vcpu = 0
+"""
+
+
 class Hearth:
     """A daemon with its data directory."""
 
