@@ -4,9 +4,8 @@
 mod fake;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::Output;
+use std::process::{Command, Output};
 
 use fake::{Fake, err, out};
 use serde_json::Value;
@@ -25,8 +24,18 @@ impl Machine {
         let program = bin.join("hearth");
         fs::hard_link(env!("CARGO_BIN_EXE_hearth"), &program).unwrap();
         let daemon = bin.join("hearthd");
-        fs::write(&daemon, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&daemon, fs::Permissions::from_mode(0o755)).unwrap();
+        // Written by another process: what this one has open for writing, a child that another test is
+        // just starting may hold open too, and then it cannot be executed.
+        let written = Command::new("/bin/sh")
+            .args([
+                "-c",
+                "printf '#!/bin/sh\\n%s\\n' \"$1\" >\"$2\" && chmod 755 \"$2\"",
+                "sh",
+                script,
+            ])
+            .arg(&daemon)
+            .status();
+        assert!(written.unwrap().success());
         Self { fake, program }
     }
 

@@ -131,13 +131,21 @@ fn run_loop(vm: &kvm_ioctls::VmFd) -> Result<(), String> {
 mod tests {
     use super::*;
 
+    /// A script, written by another process: what this one has open for writing, a child that another
+    /// test is just starting may hold open too, and then it cannot be executed.
+    fn script(path: &Path, text: &str) {
+        let written = Command::new("/bin/sh")
+            .args(["-c", "printf '%s' \"$1\" >\"$2\" && chmod 755 \"$2\"", "sh", text])
+            .arg(path)
+            .status();
+        assert!(written.expect("runs").success());
+    }
+
     #[test]
     fn a_probe_that_hangs_is_ended_at_the_deadline() {
         let directory = tempfile::tempdir().expect("temp dir");
         let hanging = directory.path().join("hanging");
-        std::fs::write(&hanging, "#!/bin/sh\nexec sleep 60\n").expect("written");
-        std::fs::set_permissions(&hanging, std::os::unix::fs::PermissionsExt::from_mode(0o755))
-            .expect("executable");
+        script(&hanging, "#!/bin/sh\nexec sleep 60\n");
         assert_eq!(run_child(&hanging).expect("runs"), None);
     }
 
@@ -145,9 +153,7 @@ mod tests {
     fn a_probe_that_refuses_passes_its_words_on() {
         let directory = tempfile::tempdir().expect("temp dir");
         let refusing = directory.path().join("refusing");
-        std::fs::write(&refusing, "#!/bin/sh\necho no luck\nexit 1\n").expect("written");
-        std::fs::set_permissions(&refusing, std::os::unix::fs::PermissionsExt::from_mode(0o755))
-            .expect("executable");
+        script(&refusing, "#!/bin/sh\necho no luck\nexit 1\n");
         assert_eq!(run_child(&refusing).expect("runs"), Some("no luck".into()));
     }
 }

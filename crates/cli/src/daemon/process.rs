@@ -96,7 +96,8 @@ mod tests {
     fn a_running_daemon_is_found_until_it_is_stopped() {
         let data = tempfile::tempdir().expect("temporary directory");
         let program = data.path().join(HEARTHD);
-        fs::copy("/bin/sleep", &program).expect("copied");
+        // A process is named after the link. A copy could be busy: another test's child may hold it open.
+        std::os::unix::fs::symlink("/bin/sleep", &program).expect("linked");
         let mut child = std::process::Command::new(&program)
             .arg("1000")
             .spawn()
