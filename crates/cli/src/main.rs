@@ -58,6 +58,8 @@ enum Command {
     Run(vm::run::Run),
     /// List MicroVMs
     Ps(vm::ps::Ps),
+    /// Show a MicroVM, and why it is not idle
+    Describe(vm::describe::Describe),
     /// Send a request to a MicroVM's endpoint
     Curl(vm::curl::Curl),
     /// Open a shell in a MicroVM
@@ -116,6 +118,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Image(command) => command.run(&service().await?, out).await,
         Command::Run(command) => command.run(&service().await?, out).await,
         Command::Ps(command) => command.run(&service().await?, out).await,
+        Command::Describe(command) => command.run(&service().await?, out).await,
         Command::Curl(command) => command.run(&service().await?, out).await,
         Command::Shell(command) => command.run(&service().await?).await,
         Command::Exec(command) => command.run(&service().await?).await,

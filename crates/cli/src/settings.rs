@@ -31,6 +31,9 @@ pub(crate) struct ClientFile {
     pub(crate) ca: PathBuf,
     /// Host and port where the MicroVMs' endpoints are served.
     pub(crate) gateway: String,
+    /// Host and port of the listener for operators; not in files of earlier daemons.
+    #[serde(default)]
+    pub(crate) admin: Option<String>,
 }
 
 impl ClientFile {
@@ -69,6 +72,8 @@ pub(crate) struct Settings {
     pub(crate) ca: Option<PathBuf>,
     /// Where the MicroVMs' endpoints are served; their names are resolved when there is none.
     pub(crate) gateway: Option<SocketAddr>,
+    /// Host and port of the daemon's listener for operators.
+    pub(crate) admin: Option<String>,
 }
 
 impl Settings {
@@ -90,6 +95,7 @@ impl Settings {
             credentials: credentials(file.access_key_id, file.secret_access_key, None),
             ca: Some(file.ca),
             gateway: Some(address(&file.gateway)?),
+            admin: file.admin,
         })
     }
 
@@ -126,6 +132,7 @@ impl Settings {
                 .map(PathBuf::from)
                 .or(file.as_ref().map(|f| f.ca.clone())),
             gateway: file.as_ref().map(|f| address(&f.gateway)).transpose()?,
+            admin: file.as_ref().and_then(|f| f.admin.clone()),
             endpoint,
         })
     }

@@ -3,6 +3,7 @@
 pub(crate) mod change;
 pub(crate) mod cp;
 pub(crate) mod curl;
+pub(crate) mod describe;
 pub(crate) mod exec;
 pub(crate) mod forward;
 pub(crate) mod id;

@@ -1,0 +1,140 @@
+//! `hearth describe`: one MicroVM, and why it is not idle.
+
+use bytes::Bytes;
+use clap::Args;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use serde_json::{Value, json};
+
+use crate::error::{Error, Result};
+use crate::http::Http;
+use crate::output::Out;
+use crate::service::Service;
+use crate::vm::id;
+
+/// Shows one MicroVM.
+#[derive(Args)]
+pub(crate) struct Describe {
+    /// Id, or the beginning of one
+    #[arg(value_name = "ID")]
+    id: String,
+}
+
+impl Describe {
+    /// Runs the command.
+    pub(crate) async fn run(self, service: &Service, out: Out) -> Result<()> {
+        let id = id::resolve(service, &self.id).await?;
+        let vm = service
+            .microvms
+            .get_microvm()
+            .microvm_identifier(&id)
+            .send()
+            .await;
+        let vm = vm.map_err(|error| service.error(error))?;
+        let activity = activity(service, &id).await?;
+        let policy = vm.idle_policy.map(|policy| {
+            json!({
+                "maxIdleDurationSeconds": policy.max_idle_duration_seconds,
+                "suspendedDurationSeconds": policy.suspended_duration_seconds,
+                "autoResumeEnabled": policy.auto_resume_enabled,
+            })
+        });
+        let described = json!({
+            "microvmId": vm.microvm_id,
+            "state": vm.state.as_str(),
+            "stateReason": vm.state_reason,
+            "endpoint": vm.endpoint,
+            "imageArn": vm.image_arn,
+            "imageVersion": vm.image_version,
+            "idlePolicy": policy,
+            "activity": activity,
+        });
+        let text = lines(&described);
+        out.print(described, || text)
+    }
+}
+
+/// What the daemon says the MicroVM is busy with; null where the service is another, which does not tell.
+async fn activity(service: &Service, id: &str) -> Result<Value> {
+    let Some(admin) = &service.settings.admin else {
+        return Ok(Value::Null);
+    };
+    let request = Request::get(format!("http://{admin}/microvms/{id}/activity"))
+        .body(Full::<Bytes>::default())
+        .map_err(|error| Error::failed(format!("the admin address {admin:?} is wrong: {error}"), ""))?;
+    let response = Http::new(service.settings.ca.as_deref(), None)?
+        .send(request)
+        .await?;
+    if response.status() != StatusCode::OK {
+        return Ok(Value::Null);
+    }
+    let body = response.into_body().collect().await;
+    let body =
+        body.map_err(|error| Error::failed(format!("the daemon's answer was cut: {error}"), "Try again"))?;
+    Ok(serde_json::from_slice(&body.to_bytes()).unwrap_or_default())
+}
+
+fn lines(described: &Value) -> String {
+    let field = |name: &str| match &described[name] {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".to_owned(),
+        other => other.to_string(),
+    };
+    let mut lines = vec![
+        format!("{} {}", field("microvmId"), field("state")),
+        format!("image     {} {}", field("imageArn"), field("imageVersion")),
+        format!("endpoint  {}", field("endpoint")),
+    ];
+    if let Some(reason) = described["stateReason"].as_str() {
+        lines.push(format!("reason    {reason}"));
+    }
+    lines.push(format!("idle      {}", idleness(described)));
+    lines.join("\n")
+}
+
+fn idleness(described: &Value) -> String {
+    let Some(longest) = described["idlePolicy"]["maxIdleDurationSeconds"].as_u64() else {
+        return "never: it has no idle policy".to_owned();
+    };
+    if described["state"] != "RUNNING" {
+        return format!("after {longest} s without traffic, when it runs");
+    }
+    let activity = &described["activity"];
+    let busy: Vec<&str> = activity["busy"]
+        .as_array()
+        .map(|reasons| reasons.iter().filter_map(Value::as_str).collect())
+        .unwrap_or_default();
+    match (busy.as_slice(), activity["quietSeconds"].as_u64()) {
+        ([], Some(quiet)) => format!("no traffic for {quiet} s of {longest} s"),
+        ([], None) => format!("after {longest} s without traffic"),
+        (busy, _) => format!("not idle: {}", busy.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn described(state: &str, policy: Value, busy: &[&str]) -> Value {
+        json!({"state": state, "idlePolicy": policy, "activity": {"quietSeconds": 12, "busy": busy}})
+    }
+
+    #[test]
+    fn the_last_line_says_why_it_is_not_idle() {
+        let policy = json!({"maxIdleDurationSeconds": 60});
+        let line = |state, policy, busy: &[&str]| idleness(&described(state, policy, busy));
+        assert_eq!(
+            line("RUNNING", policy.clone(), &[]),
+            "no traffic for 12 s of 60 s"
+        );
+        assert_eq!(
+            line("RUNNING", policy.clone(), &["2 requests wait for a response"]),
+            "not idle: 2 requests wait for a response"
+        );
+        assert_eq!(
+            line("SUSPENDED", policy, &[]),
+            "after 60 s without traffic, when it runs"
+        );
+        assert_eq!(line("RUNNING", Value::Null, &[]), "never: it has no idle policy");
+    }
+}

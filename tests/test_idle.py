@@ -1,0 +1,149 @@
+"""The idle policy (lines 74 to 80 of the acceptance checklist), and what outlives a token (lines 84 and 93). Nothing here can
+be hurried: the shortest policy and the shortest token live a minute. So everything happens at once, is written down by one
+observer, and each test looks at what was seen of its own MicroVM."""
+
+import concurrent.futures
+import socket
+import ssl
+import threading
+import time
+
+import pytest
+import websockets.sync.client
+
+# The service's own limit is 60; nothing may happen before it, and what should happen must within this time.
+IDLE, PATIENCE = 60, 240
+
+
+def policy(suspended=3600, resume=False):
+    return dict(maxIdleDurationSeconds=IDLE, suspendedDurationSeconds=suspended, autoResumeEnabled=resume)
+
+
+class Observed:
+    """One MicroVM, and when it was first seen in each state, in seconds after the last activity."""
+
+    def __init__(self, vm):
+        self.vm, self.states, self.began = vm, {}, time.monotonic()
+
+    def active(self):
+        self.began = time.monotonic()
+
+    def look(self):
+        state = self.vm.state
+        self.states.setdefault(state, time.monotonic() - self.began)
+        return state
+
+
+def open_stream(vm, token):
+    context = ssl.create_default_context(cafile=vm.hearth.settings["ca"])
+    host, port = vm.hearth.settings["gateway"].split(":")
+    raw = socket.create_connection((host, int(port)), timeout=120)
+    stream = context.wrap_socket(raw, server_hostname=vm.endpoint.partition(":")[0])
+    stream.sendall(f"GET /events?1 HTTP/1.1\r\nHost: {vm.endpoint}\r\nX-aws-proxy-auth: {token}\r\n\r\n".encode())
+    return stream
+
+
+def websocket(vm):
+    context = ssl.create_default_context(cafile=vm.hearth.settings["ca"])
+    host, port = vm.hearth.settings["gateway"].split(":")
+    raw = socket.create_connection((host, int(port)), timeout=120)
+    return websockets.sync.client.connect(
+        f"wss://{vm.endpoint}/", sock=raw, ssl=context, proxy=None, open_timeout=120, ping_interval=None,
+        additional_headers={"X-aws-proxy-auth": vm.token(8081), "X-aws-proxy-port": "8081"},
+    )
+
+
+@pytest.fixture(scope="module")
+def seen(hearth, protocols):
+    """Everything that happens in a bit more than the minute, by name."""
+    policies = dict(
+        quiet=policy(), polled=policy(), busy=policy(), talking=policy(), silent=policy(),
+        ended=policy(suspended=0), expiring=policy(suspended=30), unbound=None,
+    )
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        def run(name):
+            more = dict(idlePolicy=policies[name]) if policies[name] else {}
+            return name, Observed(hearth.run(protocols, **more))
+
+        observed = dict(pool.map(run, policies))
+    for vm in observed.values():
+        assert vm.vm.request("GET", "/")[0] == 200
+        vm.active()
+    observed["busy"].vm.request("GET", "/burn")
+    observed["busy"].active()
+    silent, talking = websocket(observed["silent"].vm), websocket(observed["talking"].vm)
+    observed["silent"].active()
+    token = observed["polled"].vm.token(8080, minutes=1)
+    minted = time.monotonic()
+    stream = open_stream(observed["polled"].vm, token)
+    stop, late = threading.Event(), []
+
+    def keep_active():
+        while not stop.wait(10):
+            talking.send("still here")
+            talking.recv(timeout=120)
+
+    def read_stream():
+        while (data := stream.recv(1 << 16)) and not stop.is_set():
+            # The gateway checks by its own clock, which is this machine's.
+            late.append(time.monotonic() - minted)
+
+    threads = [threading.Thread(target=keep_active), threading.Thread(target=read_stream)]
+    for thread in threads:
+        thread.start()
+    done = dict(quiet="SUSPENDED", busy="SUSPENDED", silent="SUSPENDED", ended="TERMINATED", expiring="TERMINATED")
+    began = time.monotonic()
+    while time.monotonic() - began < PATIENCE:
+        states = {name: vm.look() for name, vm in observed.items()}
+        passed = time.monotonic() - began > IDLE + 30
+        if passed and all(states[name] == state for name, state in done.items()):
+            break
+        time.sleep(0.5)
+    observed["token"] = observed["polled"].vm.request(token=token)[::2]
+    observed["late"] = [moment for moment in late if moment > 61]
+    stop.set()
+    for thread in threads:
+        thread.join()
+    stream.close()
+    talking.close()
+    silent.close()
+    yield observed
+    for vm in observed.values():
+        if isinstance(vm, Observed):
+            vm.vm.terminate()
+
+
+def test_line_74_without_traffic_it_is_suspended_after_the_idle_time_and_not_before(seen):
+    assert "SUSPENDED" in seen["quiet"].states, seen["quiet"].states
+    assert seen["quiet"].states["SUSPENDED"] >= IDLE - 1
+
+
+def test_line_74_traffic_keeps_it_running(seen):
+    assert set(seen["polled"].states) == {"RUNNING"}
+
+
+def test_line_75_work_inside_does_not_keep_it_running(seen):
+    assert "SUSPENDED" in seen["busy"].states, seen["busy"].states
+
+
+def test_line_76_frames_keep_it_running_and_a_silent_websocket_does_not(seen):
+    assert set(seen["talking"].states) == {"RUNNING"}
+    assert seen["silent"].states["SUSPENDED"] >= IDLE - 1
+
+
+def test_line_79_a_window_of_zero_terminates_and_one_of_thirty_does_after_it(seen):
+    assert "TERMINATED" in seen["ended"].states and "SUSPENDED" not in seen["ended"].states
+    expiring = seen["expiring"].states
+    assert expiring["TERMINATED"] - expiring["SUSPENDED"] >= 28, expiring
+
+
+def test_line_80_without_a_policy_nothing_happens(seen):
+    assert set(seen["unbound"].states) == {"RUNNING"}
+
+
+def test_line_84_an_expired_token_is_refused(seen):
+    assert seen["token"] == (403, b"Token authentication failed")
+
+
+def test_line_93_a_stream_outlives_its_token(seen):
+    assert seen["late"], "nothing came after the token had expired"
