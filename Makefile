@@ -83,8 +83,8 @@ bench: build prepare $(VENV)/.ready
 
 # Hostile tokens, subprotocols and ports for long; `make test` looks at a few hundred of each.
 fuzz: target/.packages
-	PROPTEST_CASES=$(CASES) cargo test --release --locked -p hearth-token -p hearth-gateway \
-		--lib --test tokens
+	PROPTEST_CASES=$(CASES) cargo test --release --locked -p hearth-token -p hearth-gateway -p hearth-agent-protocol \
+		--lib --test tokens --test fuzz
 
 # The gateway beside nginx, on loopback. Writes bench/results/gateway.json.
 bench-gateway: target/.test-packages

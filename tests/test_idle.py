@@ -47,6 +47,8 @@ def websocket(vm):
     context = ssl.create_default_context(cafile=vm.hearth.settings["ca"])
     host, port = vm.hearth.settings["gateway"].split(":")
     raw = socket.create_connection((host, int(port)), timeout=120)
+    # This client reads and writes from two threads, for which Python's TLS 1.3 is not safe.
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
     return websockets.sync.client.connect(
         f"wss://{vm.endpoint}/", sock=raw, ssl=context, proxy=None, open_timeout=120, ping_interval=None,
         additional_headers={"X-aws-proxy-auth": vm.token(8081), "X-aws-proxy-port": "8081"},

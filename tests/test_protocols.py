@@ -1,5 +1,5 @@
 """What endpoints carry, shown with clients that nobody here wrote: curl, grpcio, websockets, Node, Chromium, boto3
-(lines 81 to 96 and 109 of the acceptance checklist)."""
+(lines 77, 78, 81 to 92, 95, 96 and 109 of the acceptance checklist)."""
 
 import base64
 import concurrent.futures
@@ -73,6 +73,8 @@ def tls(vm):
 
 def websocket(vm, subprotocols=None, headers=None):
     context, raw = tls(vm)
+    # This client reads and writes from two threads, for which Python's TLS 1.3 is not safe.
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
     return websockets.sync.client.connect(
         f"wss://{vm.endpoint}/socket", sock=raw, ssl=context, proxy=None, open_timeout=120, max_size=None,
         subprotocols=subprotocols, additional_headers=headers or {}, compression=None,
@@ -356,29 +358,6 @@ def test_line_91_a_browser_page_opens_a_websocket_and_an_event_source(vm, browse
     assert browser.execute_async_script(EVENT_SOURCE) == ["one", "two"]
     browser.execute_cdp_cmd("Network.setExtraHTTPHeaders", {"headers": {}})
     assert browser.execute_async_script(BROWSER_SOCKET, vm.token(8081)) == ["from the browser", "chat"]
-
-
-def test_line_94_one_connection_too_many_is_answered_429(hearth, protocols):
-    vm = hearth.run(protocols)
-    token = vm.token(8080)
-    streams = []
-
-    def stream():
-        context, raw = tls(vm)
-        stream = context.wrap_socket(raw, server_hostname=vm.endpoint.partition(":")[0])
-        request = f"GET /events?1 HTTP/1.1\r\nHost: {vm.endpoint}\r\nX-aws-proxy-auth: {token}\r\n\r\n"
-        stream.sendall(request.encode())
-        return stream, stream.recv(12)
-
-    for _ in range(8):
-        streams.append(stream())
-        assert streams[-1][1] == b"HTTP/1.1 200", "eight connections are what the smallest size carries"
-    assert vm.request(token=token)[0] == 429
-    streams.pop()[0].close()
-    wait_for("a free place", lambda: vm.request(token=token)[0] == 200)
-    for open_stream, _ in streams:
-        open_stream.close()
-    vm.terminate()
 
 
 def test_line_77_and_95_a_request_wakes_the_microvm_once_and_old_tokens_still_work(vm):

@@ -8,6 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::FutureExt;
+use hearth_telemetry::Span;
 use hearth_wire::{ApiError, Call, Caller, ErrorKind, Sensitive};
 use http::{
     HeaderValue, Method, Request, Response,
@@ -42,13 +43,19 @@ impl Router {
     ) -> Response<Body> {
         request.extensions_mut().insert(peer);
         let request_id = Uuid::new_v4().to_string();
+        let trace = Span::begin("control plane", &request);
         let answer = AssertUnwindSafe(self.route(request, &request_id))
             .catch_unwind()
             .await;
-        answer.unwrap_or_else(|_| {
+        let answer = answer.unwrap_or_else(|_| {
             error!(request_id, "a handler panicked");
             Protocol::RestJson.error(&ApiError::internal(), &request_id)
-        })
+        });
+        if let Some(trace) = trace {
+            trace.tell("hearth.request_id", request_id);
+            trace.answered(answer.status().as_u16());
+        }
+        answer
     }
 
     async fn route(&self, request: Request<Incoming>, request_id: &str) -> Response<Body> {

@@ -88,6 +88,10 @@ impl MicroVms for Endpoints {
         })
     }
 
+    fn public_port(&self, endpoint_id: &str, asked: Option<u16>) -> Option<u16> {
+        self.service.public_port(endpoint_id, asked)
+    }
+
     async fn enter(&self, microvm_id: &str) -> Result<Box<dyn hearth_gateway::Passage>, GateError> {
         entered(self.service.enter(microvm_id).await)
     }

@@ -62,6 +62,16 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let _lock = lock::take(&config.data, lock::PATIENCE)?;
     let settings = &config.settings;
     let stop = CancellationToken::new();
+    let telemetry = match &settings.telemetry.otlp_endpoint {
+        Some(endpoint) => {
+            let headers = settings.telemetry.otlp_headers.iter();
+            let headers = headers
+                .map(|(name, value)| (name.clone(), value.0.clone()))
+                .collect();
+            Some(hearth_telemetry::start(endpoint, headers).context("`telemetry` in hearthd.toml is wrong")?)
+        }
+        None => None,
+    };
 
     let state = State::open(&config.data.join("state.db")).await?;
     let secrets = secrets::load(&state).await?;
@@ -150,6 +160,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
                 leases: settings.busy.leases,
                 attached: settings.busy.open_streams,
             },
+            public_ports: settings.public_ports()?,
         },
     };
     let keyring = Arc::new(RwLock::new(secrets.keyring));
@@ -230,6 +241,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     network.stop().await?;
     usage.flush().await?;
     state.close().await;
+    if let Some(telemetry) = telemetry {
+        telemetry.stop().await;
+    }
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::{Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
     path::{Path, PathBuf},
 };
 
@@ -91,6 +92,20 @@ pub(crate) struct Settings {
     pub limits: LimitSettings,
     /// What keeps a MicroVM from being idle, beside traffic at its endpoint.
     pub busy: BusySettings,
+    /// Ports, or ranges such as `8000-8099`, that MicroVMs may open to everybody, without a token.
+    pub public_ports: Vec<String>,
+    /// Where traces are sent.
+    pub telemetry: TelemetrySettings,
+}
+
+/// Where traces are sent; nowhere by default.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct TelemetrySettings {
+    /// Base URL of an OpenTelemetry collector that takes OTLP over HTTP, e.g. `http://127.0.0.1:4318`.
+    pub otlp_endpoint: Option<String>,
+    /// Headers for it, such as one that authenticates.
+    pub otlp_headers: BTreeMap<String, Sensitive>,
 }
 
 /// What keeps a MicroVM from being idle, beside traffic at its endpoint. All off: the service's own rule.
@@ -326,6 +341,8 @@ impl Default for Settings {
             endpoint_key: None,
             limits: LimitSettings::default(),
             busy: BusySettings::default(),
+            public_ports: Vec::new(),
+            telemetry: TelemetrySettings::default(),
         }
     }
 }
@@ -484,6 +501,7 @@ impl Settings {
         }
         self.quotas_of_accounts()?;
         self.network.map()?;
+        self.public_ports()?;
         self.check_versions()?;
         anyhow::ensure!(self.concurrent_builds > 0, "concurrent_builds must be at least 1");
         anyhow::ensure!(
@@ -496,6 +514,22 @@ impl Settings {
 }
 
 impl Settings {
+    /// The ports that MicroVMs may open to everybody.
+    pub(crate) fn public_ports(&self) -> anyhow::Result<Vec<RangeInclusive<u16>>> {
+        let range = |text: &String| {
+            let (first, last) = text.split_once('-').unwrap_or((text, text));
+            let port = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port > 0);
+            port(first)
+                .zip(port(last))
+                .filter(|(first, last)| first <= last)
+                .map(|(first, last)| first..=last)
+                .with_context(|| {
+                    format!("public_ports: {text:?} is neither a port nor a range such as 8000-8099")
+                })
+        };
+        self.public_ports.iter().map(range).collect()
+    }
+
     /// The rates of accounts that have rates of their own.
     pub(crate) fn rates_of_accounts(&self) -> HashMap<String, Rates> {
         let own = |settings: &AccountSettings| self.rates.clone().overridden_by(&settings.rates);
@@ -619,6 +653,18 @@ mod tests {
             "chipset_generations = [\"a b\"]",
         ] {
             check(bad).expect_err(bad);
+        }
+    }
+
+    #[test]
+    fn public_ports_are_ports_or_ranges() {
+        let read = |text: &str| toml::from_str::<Settings>(text).expect("readable").public_ports();
+        assert_eq!(
+            read("public_ports = ['80', '8000-8099']").expect("good"),
+            [80..=80, 8000..=8099]
+        );
+        for bad in ["0", "9-8", "x", "70000", ""] {
+            read(&format!("public_ports = ['{bad}']")).expect_err(bad);
         }
     }
 

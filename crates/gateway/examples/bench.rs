@@ -29,6 +29,10 @@ impl MicroVms for OneMicrovm {
         })
     }
 
+    fn public_port(&self, _: &str, _: Option<u16>) -> Option<u16> {
+        None
+    }
+
     async fn enter(&self, _microvm_id: &str) -> Result<Box<dyn Passage>, GateError> {
         Ok(Box::new(self.clone()))
     }

@@ -35,6 +35,11 @@ pub(crate) fn authenticate(
         })
 }
 
+/// Whether a request shows anything for a token, good or not.
+pub(crate) fn shows_token(headers: &HeaderMap, offer: Option<&Offer>) -> bool {
+    headers.contains_key(TOKEN) || offer.is_some_and(|offer| offer.token().is_some())
+}
+
 fn now_ms() -> u64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use hearth_telemetry::Span;
 use http::{Method, Request, Uri, Version};
 use uuid::Uuid;
 
@@ -31,6 +32,8 @@ pub(crate) struct Exchange {
     down: AtomicU64,
     attached: OnceLock<Attached>,
     logged: bool,
+    /// Where traces are sent.
+    pub(crate) trace: Option<Span>,
 }
 
 impl Exchange {
@@ -59,6 +62,7 @@ impl Exchange {
             down: AtomicU64::new(0),
             attached: OnceLock::new(),
             logged,
+            trace: Span::begin("endpoint", request),
         }
     }
 
@@ -99,6 +103,16 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        if let Some(trace) = &self.trace {
+            let number = |value: &AtomicU64| i64::try_from(value.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
+            trace.answered(self.status.load(Ordering::Relaxed));
+            trace.tell("hearth.request_id", self.id.to_string());
+            trace.tell("hearth.microvm_id", self.endpoint.microvm_id.to_string());
+            trace.tell("hearth.port", i64::from(self.port));
+            trace.tell("hearth.held_us", number(&self.held_us));
+            trace.tell("hearth.bytes_in", number(&self.up));
+            trace.tell("hearth.bytes_out", number(&self.down));
+        }
         if !self.logged {
             return;
         }

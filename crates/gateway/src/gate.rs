@@ -40,7 +40,12 @@ pub trait MicroVms: Send + Sync + 'static {
     /// every request, after its token and port were found good. The wait is dropped when the client leaves.
     async fn enter(&self, microvm_id: &str) -> Result<Box<dyn Passage>, GateError>;
 
-    /// As [`MicroVms::enter`], for a request with a shell token: what the MicroVM's HTTP ingress says does not matter.
+    /// The port of an endpoint that a request without a token may go to, which asks for this one or leaves it open.
+    /// `None`: it needs a token.
+    fn public_port(&self, endpoint_id: &str, asked: Option<u16>) -> Option<u16>;
+
+    /// As [`MicroVms::enter`], for a request with a shell token or to a public port: what the MicroVM's HTTP ingress says
+    /// does not matter.
     async fn enter_shell(&self, microvm_id: &str) -> Result<Box<dyn Passage>, GateError>;
 }
 

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::authenticate::authenticate;
+use crate::authenticate::{authenticate, shows_token};
 use crate::body::{RequestBody, ResponseBody, Watched};
 use crate::client::Client;
 use crate::connect;
@@ -50,6 +50,8 @@ struct Destination {
     host: HeaderValue,
     /// The platform's own service behind a shell token; the application otherwise.
     service: Option<Service>,
+    /// Nobody had to say who they are.
+    public: bool,
 }
 
 impl Gateway {
@@ -116,7 +118,9 @@ impl Gateway {
         destination: Destination,
         exchange: &Arc<Exchange>,
     ) -> Result<Response<ResponseBody>, Refusal> {
-        let passage = self.enter(exchange, destination.service.is_some()).await?;
+        let passage = self
+            .enter(exchange, destination.service.is_some() || destination.public)
+            .await?;
         exchange.attach(&passage);
         passage.touch();
         if let Some(service) = destination.service {
@@ -156,6 +160,9 @@ impl Gateway {
         if let Some(upgrade) = &upgrade {
             upgrade.announce(request.headers_mut());
         }
+        if let Some(trace) = &exchange.trace {
+            trace.inject(request.headers_mut());
+        }
         let pending = Pending::begin(passage.clone());
         let response = send(&machine, request, destination.port, h2).await.map_err(|error| {
             let (request_id, microvm) = (exchange.id, &exchange.endpoint.microvm_id);
@@ -168,9 +175,9 @@ impl Gateway {
     }
 
     /// Waits at the gate, if it is not open.
-    async fn enter(&self, exchange: &Exchange, shell: bool) -> Result<Arc<dyn Passage>, Refusal> {
+    async fn enter(&self, exchange: &Exchange, whatever_ingress: bool) -> Result<Arc<dyn Passage>, Refusal> {
         let microvm_id = &exchange.endpoint.microvm_id;
-        let mut entering = if shell {
+        let mut entering = if whatever_ingress {
             self.microvms.enter_shell(microvm_id)
         } else {
             self.microvms.enter(microvm_id)
@@ -194,7 +201,13 @@ impl Gateway {
         server_name: Option<&str>,
         offer: Option<&Offer>,
     ) -> Result<Destination, Refusal> {
-        let claims = authenticate(request.headers(), offer, &self.tokens)?;
+        let claims = match authenticate(request.headers(), offer, &self.tokens) {
+            Err(Refusal::MissingAuthentication) if !shows_token(request.headers(), offer) => {
+                let public = self.check_public(request, server_name, offer);
+                return public.ok_or(Refusal::MissingAuthentication);
+            }
+            claims => claims?,
+        };
         let raw = request.method() == Method::CONNECT;
         let host = if raw {
             connect::endpoint(request, server_name)?
@@ -226,6 +239,33 @@ impl Gateway {
             port,
             host,
             service,
+            public: false,
+        })
+    }
+
+    /// Where a request without a token may go all the same.
+    fn check_public<B>(
+        &self,
+        request: &Request<B>,
+        server_name: Option<&str>,
+        offer: Option<&Offer>,
+    ) -> Option<Destination> {
+        let (host, asked) = if request.method() == Method::CONNECT {
+            let host = connect::endpoint(request, server_name).ok()?;
+            (host, Some(connect::port(request).ok()?))
+        } else {
+            let host = target::authority(request, server_name).ok()?;
+            (host, target::asked_port(request.headers(), offer).ok()?)
+        };
+        let endpoint_id = target::endpoint_id(&host, &self.config.domain)?;
+        let port = self.microvms.public_port(&endpoint_id, asked)?;
+        Some(Destination {
+            endpoint: self.microvms.find(&endpoint_id)?,
+            endpoint_id,
+            port,
+            host,
+            service: None,
+            public: true,
         })
     }
 

@@ -40,11 +40,16 @@ pub(crate) fn endpoint_id(authority: &HeaderValue, domain: &str) -> Option<Strin
 
 /// The guest port: header, then subprotocol, then 8080.
 pub(crate) fn port(headers: &HeaderMap, offer: Option<&Offer>) -> Result<u16, Refusal> {
+    Ok(asked_port(headers, offer)?.unwrap_or(DEFAULT_PORT))
+}
+
+/// The guest port that a request asks for, if it does.
+pub(crate) fn asked_port(headers: &HeaderMap, offer: Option<&Offer>) -> Result<Option<u16>, Refusal> {
     let mut in_headers = headers.get_all(PORT).iter();
     match (in_headers.next(), in_headers.next()) {
         (Some(_), Some(_)) => Err(Refusal::InvalidPort),
-        (Some(port), None) => parse_port(port.to_str().map_err(|_| Refusal::InvalidPort)?),
-        (None, _) => offer.and_then(Offer::port).map_or(Ok(DEFAULT_PORT), parse_port),
+        (Some(port), None) => parse_port(port.to_str().map_err(|_| Refusal::InvalidPort)?).map(Some),
+        (None, _) => offer.and_then(Offer::port).map(parse_port).transpose(),
     }
 }
 

@@ -4,7 +4,9 @@ use std::{
     collections::HashMap,
     io,
     net::SocketAddrV4,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -12,7 +14,7 @@ use hearth_builder::Builder;
 use hearth_guest::{Host, Pool};
 use hearth_iam::Iam;
 use hearth_logs::Logs;
-use hearth_metadata::{Listeners, Metadata, Serving, Subject};
+use hearth_metadata::{Lease, Listeners, Metadata, Serving, Subject};
 use hearth_network::{API_ADDRESS, API_PORT, METADATA_ADDRESS, METADATA_PORT, Slot};
 use hearth_state::State;
 use hearth_storage::objects::Objects;
@@ -45,6 +47,8 @@ pub struct LifecycleConfig {
     pub quotas_of_accounts: HashMap<String, Quotas>,
     /// What keeps a MicroVM from being idle, beside traffic.
     pub busy: BusyRules,
+    /// Ports that MicroVMs may open to everybody, without a token; none by default.
+    pub public_ports: Vec<RangeInclusive<u16>>,
 }
 
 impl LifecycleConfig {
@@ -80,7 +84,12 @@ pub struct Node {
 
 impl Node {
     /// Serves a guest's metadata in its slot. A guest for which it cannot be served runs without it.
-    pub(crate) fn serve_metadata(&self, slot: &Slot, subject: Subject) -> Option<Serving> {
+    pub(crate) fn serve_metadata(
+        &self,
+        slot: &Slot,
+        subject: Subject,
+        lease: Option<Arc<dyn Lease>>,
+    ) -> Option<Serving> {
         let listen = |address, port| slot.listen(SocketAddrV4::new(address, port));
         let listeners = || -> io::Result<Listeners> {
             let api = subject.role_arn.as_ref().map(|_| listen(API_ADDRESS, API_PORT));
@@ -90,7 +99,7 @@ impl Node {
             })
         };
         match listeners() {
-            Ok(listeners) => Some(self.metadata.serve(listeners, subject)),
+            Ok(listeners) => Some(self.metadata.serve(listeners, subject, lease)),
             Err(error) => {
                 tracing::error!(guest = subject.id, %error, "a guest has no metadata service");
                 None

@@ -30,7 +30,7 @@ use crate::{
         Message, Microvm, MicrovmRecord,
         activity::Activity,
         gate::{self, GateError, Passage},
-        meter,
+        meter, public,
         record::Stage,
         task::Task,
     },
@@ -146,14 +146,16 @@ impl Service {
         Some(self.microvm(microvm_id)?.traffic.activity(self.config().busy))
     }
 
-    /// Lets a MicroVM count as busy for `time` from now on, if the operator lets leases count; none gives it back. False
-    /// for one that does not exist.
-    pub fn lease(&self, microvm_id: &str, time: Duration) -> bool {
-        let found = self.microvm(microvm_id);
-        if let Some(microvm) = &found {
-            microvm.traffic.lease(time);
+    /// The public port of an endpoint that a request without a token may go to; see [`crate::microvm`].
+    pub fn public_port(&self, endpoint_id: &str, asked: Option<u16>) -> Option<u16> {
+        let allowed = &self.config().public_ports;
+        if allowed.is_empty() {
+            return None;
         }
-        found.is_some()
+        let microvm_id = self.registry().endpoint(endpoint_id).cloned()?;
+        let microvm = self.microvm(&microvm_id)?;
+        let ingress = &microvm.record.borrow().ingress;
+        public::port(ingress, allowed, asked)
     }
 
     /// Waits at the gate of a MicroVM.

@@ -19,7 +19,7 @@ mod server;
 mod token;
 mod tree;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, task::AbortHandle};
 
@@ -56,6 +56,14 @@ pub struct Listeners {
     pub api: Option<TcpListener>,
 }
 
+/// What a guest says to be let alone for a while, although nothing moves at its endpoint.
+pub trait Lease: Send + Sync + 'static {
+    /// From now on for `time`, instead of what was taken before; no time gives it back.
+    fn take(&self, time: Duration);
+    /// How long it still lasts.
+    fn left(&self) -> Duration;
+}
+
 /// The metadata service of a node. Cheap to clone.
 #[derive(Clone)]
 pub struct Metadata(Arc<Inner>);
@@ -80,8 +88,8 @@ impl Metadata {
         }))
     }
 
-    /// Serves one guest. Credentials are issued when it first asks for them.
-    pub fn serve(&self, listeners: Listeners, subject: Subject) -> Serving {
+    /// Serves one guest. Credentials are issued when it first asks for them. Where leases do not count there is none.
+    pub fn serve(&self, listeners: Listeners, subject: Subject, lease: Option<Arc<dyn Lease>>) -> Serving {
         let mut tasks = Vec::new();
         if let Some(listener) = listeners.api.filter(|_| subject.role_arn.is_some()) {
             tasks.push(tokio::spawn(relay::serve(listener, self.0.api.address)).abort_handle());
@@ -90,6 +98,7 @@ impl Metadata {
             node: self.0.clone(),
             current: credentials::Current::default(),
             subject,
+            lease,
         });
         tasks.push(tokio::spawn(server::serve(listeners.metadata, guest)).abort_handle());
         Serving(tasks)

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use crate::{
-    Inner, Subject,
+    Inner, Lease, Subject,
     credentials::Current,
     token::LIFE_SECONDS,
     tree::{self, Node},
@@ -38,12 +38,18 @@ const LIFE: [&str; 2] = [
     "x-aws-ec2-metadata-token-ttl-seconds",
     "x-metadata-token-ttl-seconds",
 ];
+/// How long a lease is to last.
+const LEASE: &str = "x-hearth-lease-seconds";
+/// The longest lease: as long as a MicroVM may live (spec section 15).
+const LONGEST_LEASE_SECONDS: u64 = 28_800;
 
 /// One guest's service.
 pub(crate) struct Guest {
     pub(crate) node: Arc<Inner>,
     pub(crate) subject: Subject,
     pub(crate) current: Current,
+    /// Where leases count.
+    pub(crate) lease: Option<Arc<dyn Lease>>,
 }
 
 /// Serves until it is aborted, and its connections with it.
@@ -89,6 +95,9 @@ impl Guest {
         if *request.method() == Method::PUT {
             return match path.as_slice() {
                 ["latest", "api", "token"] => self.token(headers),
+                ["latest", "meta-data", "hearth", "lease"] if self.lease.is_some() => {
+                    self.refusal(headers).unwrap_or_else(|| self.take_lease(headers))
+                }
                 _ => not_found(request.uri().path()),
             };
         }
@@ -98,15 +107,10 @@ impl Guest {
             response.headers_mut().insert(http::header::ALLOW, allowed);
             return response;
         }
-        let Some(token) = first(headers, TOKEN) else {
-            let text = "No MMDS token provided. Use `X-metadata-token` or `X-aws-ec2-metadata-token` header to specify \
-                        the session token.";
-            return plain(StatusCode::UNAUTHORIZED, text.into());
-        };
-        if !self.node.tokens.is_good(&self.subject.id, token) {
-            return plain(StatusCode::UNAUTHORIZED, "MMDS token not valid.".into());
+        if let Some(refusal) = self.refusal(headers) {
+            return refusal;
         }
-        match tree::find(&path, &self.subject, &self.node.api) {
+        match tree::find(&path, &self.subject, &self.node.api, self.lease.as_deref()) {
             Some(Node::Directory(names)) => plain(StatusCode::OK, names.join("\n")),
             Some(Node::Text(text)) => plain(StatusCode::OK, text),
             Some(Node::Credentials(role)) => {
@@ -118,6 +122,35 @@ impl Guest {
                 response
             }
             None => not_found(request.uri().path()),
+        }
+    }
+
+    /// The answer to a request without a good token of this guest's.
+    fn refusal(&self, headers: &HeaderMap) -> Option<Response<Full<Bytes>>> {
+        let Some(token) = first(headers, TOKEN) else {
+            let text = "No MMDS token provided. Use `X-metadata-token` or `X-aws-ec2-metadata-token` header to specify \
+                        the session token.";
+            return Some(plain(StatusCode::UNAUTHORIZED, text.into()));
+        };
+        let is_good = self.node.tokens.is_good(&self.subject.id, token);
+        (!is_good).then(|| plain(StatusCode::UNAUTHORIZED, "MMDS token not valid.".into()))
+    }
+
+    /// Takes, renews or gives back the lease.
+    fn take_lease(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
+        let seconds = headers
+            .get(LEASE)
+            .and_then(|value| value.to_str().ok()?.parse().ok());
+        match (&self.lease, seconds) {
+            (Some(lease), Some(seconds)) if seconds <= LONGEST_LEASE_SECONDS => {
+                lease.take(Duration::from_secs(seconds));
+                plain(StatusCode::OK, seconds.to_string())
+            }
+            _ => {
+                let text = "Invalid header. Reason: `X-hearth-lease-seconds` is needed, 0 to 28800 seconds; 0 gives the \
+                            lease back.";
+                plain(StatusCode::BAD_REQUEST, text.into())
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! The names below `/latest` and what stands there (spec section 23). `hearth/` is our own.
 
-use crate::{ApiAccess, Subject};
+use crate::{ApiAccess, Lease, Subject};
 
 /// The one entry of `iam/security-credentials/`, whatever the role's name is.
 const ROLE: &str = "execution_role";
@@ -16,7 +16,12 @@ pub(crate) enum Node {
 }
 
 /// What stands at a path, whose segments are given; a final slash makes no difference.
-pub(crate) fn find(path: &[&str], subject: &Subject, api: &ApiAccess) -> Option<Node> {
+pub(crate) fn find(
+    path: &[&str],
+    subject: &Subject,
+    api: &ApiAccess,
+    lease: Option<&dyn Lease>,
+) -> Option<Node> {
     let role = subject.role_arn.as_ref();
     let directory = |names: &[&'static str]| Some(Node::Directory(names.to_vec()));
     let text = |text: &str| Some(Node::Text(text.to_owned()));
@@ -31,8 +36,16 @@ pub(crate) fn find(path: &[&str], subject: &Subject, api: &ApiAccess) -> Option<
             (["placement", "availability-zone-id"], _) => Some(Node::Text(zone_id(&subject.region))),
             // MicroVMs have no tags (spec section 28).
             (["tags"], _) => directory(&[]),
-            (["hearth"], None) => directory(&["microvm-id"]),
-            (["hearth"], Some(_)) => directory(&["ca", "endpoint", "microvm-id"]),
+            (["hearth"], _) => {
+                let api: &[_] = if role.is_some() { &["ca", "endpoint"] } else { &[] };
+                let lease: &[_] = if lease.is_some() { &["lease"] } else { &[] };
+                directory(&[api, lease, &["microvm-id"]].concat())
+            }
+            // Seconds that are left of it.
+            (["hearth", "lease"], _) => {
+                let left = lease?.left().as_millis().div_ceil(1000);
+                Some(Node::Text(left.to_string()))
+            }
             (["hearth", "microvm-id"], _) => text(&subject.id),
             (["hearth", "ca"], Some(_)) => text(&api.ca_pem),
             (["hearth", "endpoint"], Some(_)) => text(&api.url),
@@ -69,6 +82,24 @@ fn zone_id(region: &str) -> String {
 mod tests {
     use super::*;
 
+    struct Held;
+
+    impl Lease for Held {
+        fn take(&self, _: std::time::Duration) {}
+
+        fn left(&self) -> std::time::Duration {
+            std::time::Duration::from_millis(1500)
+        }
+    }
+
+    #[test]
+    fn a_lease_is_told_in_whole_seconds() {
+        let path = ["latest", "meta-data", "hearth", "lease"];
+        let node = find(&path, &subject(None), &api(), Some(&Held));
+        assert_eq!(node, Some(Node::Text("2".into())));
+        assert_eq!(find(&path, &subject(None), &api(), None), None);
+    }
+
     fn api() -> ApiAccess {
         ApiAccess {
             address: ([127, 0, 0, 1], 1).into(),
@@ -86,22 +117,25 @@ mod tests {
     }
 
     fn at(path: &str, subject: &Subject) -> Option<Node> {
-        find(&path.split('/').collect::<Vec<_>>(), subject, &api())
+        find(&path.split('/').collect::<Vec<_>>(), subject, &api(), None)
     }
 
     #[test]
     fn every_name_of_a_directory_leads_somewhere() {
-        fn walk(path: &[&str], subject: &Subject) -> usize {
-            match find(path, subject, &api()).unwrap_or_else(|| panic!("{path:?} is listed and not there")) {
+        fn walk(path: &[&str], subject: &Subject, lease: Option<&dyn Lease>) -> usize {
+            match find(path, subject, &api(), lease)
+                .unwrap_or_else(|| panic!("{path:?} is listed and not there"))
+            {
                 Node::Directory(names) => names
                     .iter()
-                    .map(|name| walk(&[path, &[name.trim_end_matches('/')]].concat(), subject))
+                    .map(|name| walk(&[path, &[name.trim_end_matches('/')]].concat(), subject, lease))
                     .sum(),
                 Node::Text(_) | Node::Credentials(_) => 1,
             }
         }
-        assert_eq!(walk(&[], &subject(Some("role"))), 6);
-        assert_eq!(walk(&[], &subject(None)), 3);
+        assert_eq!(walk(&[], &subject(Some("role")), None), 6);
+        assert_eq!(walk(&[], &subject(None), None), 3);
+        assert_eq!(walk(&[], &subject(None), Some(&Held)), 4);
     }
 
     #[test]

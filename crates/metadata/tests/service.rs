@@ -2,13 +2,13 @@
 
 use std::{
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
 use hearth_metadata::{
-    ApiAccess, CredentialIssuer, Credentials, IssueError, Listeners, Metadata, Serving, Subject,
+    ApiAccess, CredentialIssuer, Credentials, IssueError, Lease, Listeners, Metadata, Serving, Subject,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -35,8 +35,25 @@ struct World {
     _serving: Serving,
 }
 
-/// A guest's service, with an API that greets.
+#[derive(Default)]
+struct Held(Mutex<Duration>);
+
+impl Lease for Held {
+    fn take(&self, time: Duration) {
+        *self.0.lock().expect("whole") = time;
+    }
+
+    fn left(&self) -> Duration {
+        *self.0.lock().expect("whole")
+    }
+}
+
 async fn world(role: Option<&str>) -> World {
+    world_with(role, None).await
+}
+
+/// A guest's service, with an API that greets.
+async fn world_with(role: Option<&str>, lease: Option<Arc<dyn Lease>>) -> World {
     let listen = || async { TcpListener::bind("127.0.0.1:0").await.expect("binds") };
     let (metadata, api, control) = (listen().await, listen().await, listen().await);
     let address = |listener: &TcpListener| listener.local_addr().expect("an address");
@@ -63,7 +80,7 @@ async fn world(role: Option<&str>) -> World {
     World {
         metadata: at,
         api: api_at,
-        _serving: Metadata::new(&[7; 32], Arc::new(Issuer), access).serve(listeners, subject),
+        _serving: Metadata::new(&[7; 32], Arc::new(Issuer), access).serve(listeners, subject, lease),
     }
 }
 
@@ -107,6 +124,52 @@ async fn credentials_are_the_roles_and_named_after_the_microvm() {
         body(&get(&world, "/latest/meta-data/iam/").await),
         "security-credentials/"
     );
+}
+
+#[tokio::test]
+async fn a_lease_is_taken_renewed_and_given_back_with_a_token_only() {
+    let held = Arc::new(Held::default());
+    let world = world_with(None, Some(held.clone())).await;
+    let ask = "PUT /latest/api/token HTTP/1.1\r\nHost: x\r\nX-aws-ec2-metadata-token-ttl-seconds: 60\r\n\r\n";
+    let token = exchange(world.metadata, ask).await;
+    let token = format!("X-aws-ec2-metadata-token: {}\r\n", body(&token));
+    let put = async |headers: &str| {
+        let path = "/latest/meta-data/hearth/lease";
+        let request = format!("PUT {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
+        exchange(world.metadata, &request).await
+    };
+    assert!(
+        put("X-hearth-lease-seconds: 60\r\n")
+            .await
+            .starts_with("HTTP/1.1 401")
+    );
+    for wrong in [
+        "",
+        "X-hearth-lease-seconds: 28801\r\n",
+        "X-hearth-lease-seconds: -1\r\n",
+    ] {
+        assert!(
+            put(&format!("{token}{wrong}")).await.starts_with("HTTP/1.1 400"),
+            "{wrong}"
+        );
+    }
+    assert_eq!(held.left(), Duration::ZERO);
+    for seconds in [60, 28_800, 0] {
+        let answer = put(&format!("{token}X-hearth-lease-seconds: {seconds}\r\n")).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert_eq!(held.left(), Duration::from_secs(seconds));
+        let told = get(&world, "/latest/meta-data/hearth/lease").await;
+        assert_eq!(body(&told), seconds.to_string());
+    }
+}
+
+#[tokio::test]
+async fn where_leases_do_not_count_there_is_none() {
+    let world = world(None).await;
+    let path = "/latest/meta-data/hearth/lease";
+    assert!(get(&world, path).await.starts_with("HTTP/1.1 404"));
+    let put = format!("PUT {path} HTTP/1.1\r\nHost: x\r\nX-hearth-lease-seconds: 60\r\n\r\n");
+    assert!(exchange(world.metadata, &put).await.starts_with("HTTP/1.1 404"));
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ mod connector;
 mod image;
 mod role;
 
-pub use connector::{ConnectorArn, ManagedConnector};
+pub use connector::{ConnectorArn, ManagedConnector, public_ports};
 pub use image::ImageArn;
 pub use role::RoleArn;
 

@@ -47,19 +47,34 @@ pub(crate) struct Run {
     /// Allow shells, commands and files: `hearth shell`, `exec` and `cp`
     #[arg(long)]
     shell: bool,
-}
-
-/// HTTP as always, and shells.
-fn ingress(region: &str) -> Vec<String> {
-    let names = ["HTTP_INGRESS", "SHELL_INGRESS"];
-    let arn = |name| format!("arn:aws:lambda:{region}:aws:network-connector:aws-network-connector:{name}");
-    names.map(arn).into()
+    /// Open a port, or a range such as 8000-8099, to everybody, without a token; the daemon must allow it
+    #[arg(long, value_name = "PORTS")]
+    public: Vec<String>,
 }
 
 impl Run {
+    /// HTTP as always, and what else may come in; `None` is what the service does unasked.
+    fn ingress(&self, region: &str) -> Option<Vec<String>> {
+        let public = self
+            .public
+            .iter()
+            .map(|ports| format!("PUBLIC_INGRESS_{}", ports.replace('-', "_")));
+        let more: Vec<String> = self
+            .shell
+            .then(|| "SHELL_INGRESS".to_owned())
+            .into_iter()
+            .chain(public)
+            .collect();
+        let names = ["HTTP_INGRESS".to_owned()].into_iter().chain(more.clone());
+        let arn =
+            |name| format!("arn:aws:lambda:{region}:aws:network-connector:aws-network-connector:{name}");
+        (!more.is_empty()).then(|| names.map(arn).collect())
+    }
+
     /// Runs the command.
     pub(crate) async fn run(self, service: &Service, out: Out) -> Result<()> {
         let idle_policy = self.idle_policy()?;
+        let ingress = self.ingress(&service.settings.region);
         let arn = service.image_arn(&self.image).await?;
         let account = arn.split(':').nth(4).unwrap_or_default();
         let default_role = format!("arn:aws:iam::{account}:role/hearth-run");
@@ -75,7 +90,7 @@ impl Run {
             .set_run_hook_payload(self.payload)
             .set_maximum_duration_in_seconds(self.max_duration)
             .set_execution_role_arn(role)
-            .set_ingress_network_connectors(self.shell.then(|| ingress(&service.settings.region)))
+            .set_ingress_network_connectors(ingress)
             .logging(logging)
             .send()
             .await

@@ -4,7 +4,6 @@
 //! one byte that names the stream, and text messages carry everything else as JSON.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
@@ -16,9 +15,9 @@ use tokio_tungstenite::tungstenite::protocol::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::agent;
+use super::meter::Meter;
 use super::session::{Dialect, End, carry, stdin};
 use super::websocket::{Sink, Socket, close};
-use crate::gate::Passage;
 
 /// Longest wait for the first message.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -81,7 +80,7 @@ enum SignalName {
     Name(String),
 }
 
-pub(super) async fn run(socket: Socket, passage: &Arc<dyn Passage>) {
+pub(super) async fn run(socket: Socket, meter: &Meter) {
     let (mut sink, mut stream) = socket.split();
     let first = loop {
         match timeout(START_TIMEOUT, stream.next()).await {
@@ -99,9 +98,9 @@ pub(super) async fn run(socket: Socket, passage: &Arc<dyn Passage>) {
             Ok(Some(_) | None) => return,
         }
     };
-    passage.touch();
+    meter.up(first.len());
     let started = match command(&first) {
-        Ok(command) => agent::start(&**passage, command).await,
+        Ok(command) => agent::start(&*meter.passage, command).await,
         Err(cause) => Err(cause),
     };
     let agent = match started {
@@ -117,7 +116,7 @@ pub(super) async fn run(socket: Socket, passage: &Arc<dyn Passage>) {
     if !say(&mut sink, json!({ "type": "started" })).await {
         return;
     }
-    match carry(&mut sink, &mut stream, agent, &**passage, &Streams).await {
+    match carry(&mut sink, &mut stream, agent, meter, &Streams).await {
         End::Exited(status) => {
             let mut exit = json!({ "type": "exit", "code": status.code() });
             if let ExitStatus::Signal(signal) = status {

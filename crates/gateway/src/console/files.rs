@@ -1,7 +1,6 @@
 //! Files: `/hearth/v1/files?path=`, an extension of ours (docs/openapi-endpoint.yaml). Contents stream both ways.
 
 use std::io;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::try_unfold;
@@ -16,8 +15,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
 use super::agent;
+use super::meter::Meter;
 use crate::body::{Produced, ResponseBody};
-use crate::gate::Passage;
 use crate::respond::Refusal;
 
 /// Most bytes of content in one frame to the agent.
@@ -86,11 +85,11 @@ type Answer<T = Response<ResponseBody>> = Result<T, Problem>;
 
 pub(super) async fn answer(
     request: Request<Incoming>,
-    passage: Arc<dyn Passage>,
+    meter: Meter,
 ) -> Result<Response<ResponseBody>, Refusal> {
     let answered = tokio::select! {
-        answered = act(request, &passage) => answered,
-        () = passage.ended() => return Err(Refusal::BadGateway),
+        answered = act(request, &meter) => answered,
+        () = meter.passage.ended() => return Err(Refusal::BadGateway),
     };
     Ok(answered.unwrap_or_else(|problem| {
         let mut response = json_response(&json!({ "message": problem.message }));
@@ -99,7 +98,7 @@ pub(super) async fn answer(
     }))
 }
 
-async fn act(request: Request<Incoming>, passage: &Arc<dyn Passage>) -> Answer {
+async fn act(request: Request<Incoming>, meter: &Meter) -> Answer {
     let query = request.uri().query().unwrap_or_default();
     let query: Query = serde_urlencoded::from_str(query).map_err(|error| {
         Problem::new(
@@ -114,26 +113,26 @@ async fn act(request: Request<Incoming>, passage: &Arc<dyn Passage>) -> Answer {
     };
     match (request.method(), query.format) {
         (&Method::HEAD, _) | (&Method::GET, Some(Format::Stat)) => {
-            let (info, _) = look(passage, on(FileAction::Describe)).await?;
+            let (info, _) = look(meter, on(FileAction::Describe)).await?;
             let mut response = json_response(&info_json(&info));
             describe(&mut response, &info);
             Ok(response)
         }
-        (&Method::GET, None | Some(Format::Raw)) => match look(passage, on(FileAction::Read)).await {
+        (&Method::GET, None | Some(Format::Raw)) => match look(meter, on(FileAction::Read)).await {
             // EISDIR
             Err(problem) if problem.status == StatusCode::CONFLICT && query.format.is_none() => {
-                let (info, agent) = look(passage, on(FileAction::List)).await?;
-                Ok(list(&info, agent, passage.clone()))
+                let (info, agent) = look(meter, on(FileAction::List)).await?;
+                Ok(list(&info, agent, meter.clone()))
             }
-            read => read.map(|(info, agent)| raw(&info, agent, passage.clone())),
+            read => read.map(|(info, agent)| raw(&info, agent, meter.clone())),
         },
         (&Method::GET, Some(Format::List)) => {
-            let (info, agent) = look(passage, on(FileAction::List)).await?;
-            Ok(list(&info, agent, passage.clone()))
+            let (info, agent) = look(meter, on(FileAction::List)).await?;
+            Ok(list(&info, agent, meter.clone()))
         }
         (&Method::GET, Some(Format::Tar)) => {
-            let (info, agent) = look(passage, on(FileAction::Pack)).await?;
-            let body = content(agent, passage.clone(), None);
+            let (info, agent) = look(meter, on(FileAction::Pack)).await?;
+            let body = content(agent, meter.clone(), None);
             let mut response = stream_response(body, "application/x-tar");
             describe(&mut response, &info);
             Ok(response)
@@ -144,20 +143,20 @@ async fn act(request: Request<Incoming>, passage: &Arc<dyn Passage>) -> Answer {
                 uid: query.uid,
                 gid: query.gid,
             };
-            match change(passage, on(FileAction::Write(ownership)), Some(request)).await? {
+            match change(meter, on(FileAction::Write(ownership)), Some(request)).await? {
                 Reply::File(info) => Ok(json_response(&info_json(&info))),
                 other => Err(unexpected(other)),
             }
         }
         (&Method::PUT, Some(Format::Tar)) => {
             let action = FileAction::Unpack { owners: query.owners };
-            done(change(passage, on(action), Some(request)).await?)
+            done(change(meter, on(action), Some(request)).await?)
         }
         (&Method::DELETE, None) => {
             let action = FileAction::Remove {
                 recursive: query.recursive,
             };
-            done(change(passage, on(action), None).await?)
+            done(change(meter, on(action), None).await?)
         }
         (&Method::PUT | &Method::DELETE, _) => Err(Problem::new(
             StatusCode::BAD_REQUEST,
@@ -178,10 +177,10 @@ fn mode(text: &str) -> Answer<u32> {
 }
 
 /// Asks about a file; content follows on the connection.
-async fn look(passage: &Arc<dyn Passage>, request: FileRequest) -> Answer<(FileInfo, TcpStream)> {
+async fn look(meter: &Meter, request: FileRequest) -> Answer<(FileInfo, TcpStream)> {
     let request = hearth_agent_protocol::Request::Files(request);
     let answered = async {
-        let mut agent = agent::ask(&**passage, &request).await?;
+        let mut agent = agent::ask(&*meter.passage, &request).await?;
         let reply = agent::reply(&mut agent).await?;
         io::Result::Ok((reply, agent))
     };
@@ -192,13 +191,9 @@ async fn look(passage: &Arc<dyn Passage>, request: FileRequest) -> Answer<(FileI
 }
 
 /// Changes a file, by the request's body where there is one.
-async fn change(
-    passage: &Arc<dyn Passage>,
-    request: FileRequest,
-    body: Option<Request<Incoming>>,
-) -> Answer<Reply> {
+async fn change(meter: &Meter, request: FileRequest, body: Option<Request<Incoming>>) -> Answer<Reply> {
     let request = hearth_agent_protocol::Request::Files(request);
-    let agent = agent::ask(&**passage, &request)
+    let agent = agent::ask(&*meter.passage, &request)
         .await
         .map_err(|error| Problem::gateway(&error))?;
     let (mut from_agent, mut to_agent) = agent.into_split();
@@ -209,7 +204,7 @@ async fn change(
         };
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame?.into_data() else { continue };
-            passage.touch();
+            meter.up(data.len());
             for piece in data.chunks(CHUNK_BYTES) {
                 if send(&mut to_agent, &FileChunk::Data(piece.to_vec()))
                     .await
@@ -265,8 +260,8 @@ fn unexpected(reply: Reply) -> Problem {
     }
 }
 
-fn raw(info: &FileInfo, agent: TcpStream, passage: Arc<dyn Passage>) -> Response<ResponseBody> {
-    let body = content(agent, passage, Some(info.bytes));
+fn raw(info: &FileInfo, agent: TcpStream, meter: Meter) -> Response<ResponseBody> {
+    let body = content(agent, meter, Some(info.bytes));
     let mut response = stream_response(body, "application/octet-stream");
     response
         .headers_mut()
@@ -276,36 +271,35 @@ fn raw(info: &FileInfo, agent: TcpStream, passage: Arc<dyn Passage>) -> Response
 }
 
 /// The bytes that the agent sends, up to its end; exactly `expected` of them if that is known.
-fn content(agent: TcpStream, passage: Arc<dyn Passage>, expected: Option<u64>) -> Produced {
-    let stream = try_unfold(
-        (agent, passage, 0),
-        move |(mut agent, passage, sent)| async move {
-            match next(&mut agent, &passage).await? {
-                FileChunk::Data(bytes) => {
-                    let sent = sent + bytes.len() as u64;
-                    if expected.is_some_and(|expected| sent > expected) {
-                        return Err(io::ErrorKind::InvalidData.into());
-                    }
-                    Ok(Some((Frame::data(Bytes::from(bytes)), (agent, passage, sent))))
+fn content(agent: TcpStream, meter: Meter, expected: Option<u64>) -> Produced {
+    let stream = try_unfold((agent, meter, 0), move |(mut agent, meter, sent)| async move {
+        match next(&mut agent, &meter).await? {
+            FileChunk::Data(bytes) => {
+                meter.down(bytes.len());
+                let sent = sent + bytes.len() as u64;
+                if expected.is_some_and(|expected| sent > expected) {
+                    return Err(io::ErrorKind::InvalidData.into());
                 }
-                FileChunk::End if expected.is_none_or(|expected| sent == expected) => Ok(None),
-                _ => Err(io::ErrorKind::InvalidData.into()),
+                Ok(Some((Frame::data(Bytes::from(bytes)), (agent, meter, sent))))
             }
-        },
-    );
+            FileChunk::End if expected.is_none_or(|expected| sent == expected) => Ok(None),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    });
     StreamBody::new(stream).boxed_unsync()
 }
 
-fn list(info: &FileInfo, agent: TcpStream, passage: Arc<dyn Passage>) -> Response<ResponseBody> {
+fn list(info: &FileInfo, agent: TcpStream, meter: Meter) -> Response<ResponseBody> {
     let first = r#"{"entries":["#.to_owned();
-    let stream = try_unfold(Some((agent, passage, first)), |state| async move {
-        let Some((mut agent, passage, before)) = state else {
+    let stream = try_unfold(Some((agent, meter, first)), |state| async move {
+        let Some((mut agent, meter, before)) = state else {
             return Ok(None);
         };
-        match next(&mut agent, &passage).await? {
+        match next(&mut agent, &meter).await? {
             FileChunk::Entry(info) => {
                 let text = format!("{before}{}", info_json(&info));
-                let state = Some((agent, passage, ",".to_owned()));
+                meter.down(text.len());
+                let state = Some((agent, meter, ",".to_owned()));
                 Ok(Some((Frame::data(Bytes::from(text)), state)))
             }
             FileChunk::End => {
@@ -320,11 +314,11 @@ fn list(info: &FileInfo, agent: TcpStream, passage: Arc<dyn Passage>) -> Respons
     response
 }
 
-async fn next(agent: &mut TcpStream, passage: &Arc<dyn Passage>) -> io::Result<FileChunk> {
-    passage.touch();
+async fn next(agent: &mut TcpStream, meter: &Meter) -> io::Result<FileChunk> {
+    meter.passage.touch();
     let chunk = tokio::select! {
         chunk = receive(agent) => chunk.map_err(io::Error::other)?,
-        () = passage.ended() => None,
+        () = meter.passage.ended() => None,
     };
     chunk.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }

@@ -7,6 +7,7 @@
 mod agent;
 mod exec;
 mod files;
+mod meter;
 mod session;
 mod shell;
 mod websocket;
@@ -18,6 +19,7 @@ use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::meter::Meter;
 use crate::body::ResponseBody;
 use crate::exchange::Exchange;
 use crate::gate::{Passage, Pending};
@@ -70,27 +72,29 @@ impl Visit {
         tasks: &TaskTracker,
         cut: &CancellationToken,
     ) -> Result<Response<ResponseBody>, Refusal> {
-        let passage = self.passage;
+        let meter = Meter {
+            passage: self.passage,
+            exchange: self.exchange,
+        };
         if self.service == Service::Files {
-            let _pending = Pending::begin(passage.clone());
-            return files::answer(self.request, passage).await;
+            let _pending = Pending::begin(meter.passage.clone());
+            return files::answer(self.request, meter).await;
         }
         let upgrade = self.upgrade.ok_or(Refusal::InvalidRequest)?;
         let (response, socket) = websocket::accept(&self.request, upgrade, self.offer)?;
-        let (service, cut, exchange) = (self.service, cut.clone(), self.exchange);
+        let (service, cut) = (self.service, cut.clone());
         tasks.spawn(async move {
-            let _exchange = exchange;
             let session = async {
                 let Some(socket) = socket.await else { return };
                 match service {
-                    Service::Exec => exec::run(socket, &passage).await,
-                    _ => shell::run(socket, &passage).await,
+                    Service::Exec => exec::run(socket, &meter).await,
+                    _ => shell::run(socket, &meter).await,
                 }
             };
             tokio::select! {
                 () = session => {}
                 () = cut.cancelled() => {}
-                () = passage.ended() => {}
+                () = meter.passage.ended() => {}
             }
         });
         Ok(response)

@@ -5,8 +5,8 @@ use hearth_agent_protocol::{ExecInput, ExitStatus, Output, receive, send};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::protocol::Message;
 
+use super::meter::Meter;
 use super::websocket::{Sink, Stream};
-use crate::gate::Passage;
 
 /// Most bytes of input in one frame to the agent.
 const MAX_INPUT_BYTES: usize = 64 * 1024;
@@ -37,7 +37,7 @@ pub(super) async fn carry(
     sink: &mut Sink,
     stream: &mut Stream,
     agent: TcpStream,
-    passage: &dyn Passage,
+    meter: &Meter,
     dialect: &impl Dialect,
 ) -> End {
     let (mut from_agent, mut to_agent) = agent.into_split();
@@ -49,7 +49,7 @@ pub(super) async fn carry(
                 Ok(_) => continue,
                 Err(_) => return End::ClientGone,
             };
-            passage.touch();
+            meter.up(message.len());
             let inputs = match dialect.input(message) {
                 Ok(inputs) => inputs,
                 Err(cause) => return End::Confused(cause),
@@ -68,8 +68,9 @@ pub(super) async fn carry(
             match receive(&mut from_agent).await {
                 Ok(Some(Output::Exited(status))) => return End::Exited(status),
                 Ok(Some(output)) => {
-                    passage.touch();
-                    if sink.send(dialect.output(output)).await.is_err() {
+                    let message = dialect.output(output);
+                    meter.down(message.len());
+                    if sink.send(message).await.is_err() {
                         return End::ClientGone;
                     }
                 }

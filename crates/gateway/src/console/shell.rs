@@ -1,7 +1,5 @@
 //! The shell of spec section 21.
 
-use std::sync::Arc;
-
 use futures::{SinkExt, StreamExt};
 use hearth_agent_protocol::{Exec, ExecInput, Output, TerminalSize};
 use serde::Deserialize;
@@ -11,15 +9,15 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use uuid::Uuid;
 
 use super::agent;
+use super::meter::Meter;
 use super::session::{Dialect, End, carry, stdin};
 use super::websocket::{Socket, close};
-use crate::gate::Passage;
 
 /// bash where the image has it, else what it calls `sh`; neither reads a start-up file that would change the prompt.
 const SHELL: &str = "if command -v bash >/dev/null 2>&1; then exec bash --norc; else exec sh -i; fi";
 const PROMPT: &str = "PS1=λ $ ";
 
-pub(super) async fn run(socket: Socket, passage: &Arc<dyn Passage>) {
+pub(super) async fn run(socket: Socket, meter: &Meter) {
     let (mut sink, mut stream) = socket.split();
     let command = Exec {
         argv: ["/bin/sh", "-c", SHELL].map(str::to_owned).into(),
@@ -28,7 +26,7 @@ pub(super) async fn run(socket: Socket, passage: &Arc<dyn Passage>) {
         user: "root".into(),
         terminal: Some(TerminalSize::default()),
     };
-    let agent = match agent::start(&**passage, command).await {
+    let agent = match agent::start(&*meter.passage, command).await {
         Ok(agent) => agent,
         Err(reason) => {
             let error = json!({ "type": "session_error", "reason": reason, "error": reason });
@@ -42,7 +40,7 @@ pub(super) async fn run(socket: Socket, passage: &Arc<dyn Passage>) {
     if sink.send(Message::text(init.to_string())).await.is_err() {
         return;
     }
-    match carry(&mut sink, &mut stream, agent, &**passage, &Terminal).await {
+    match carry(&mut sink, &mut stream, agent, meter, &Terminal).await {
         End::Exited(_) => close(sink, stream, CloseCode::Normal, "shell exited").await,
         End::GuestGone => close(sink, stream, CloseCode::Away, "the guest has gone").await,
         End::ClientGone | End::Confused(_) => {}

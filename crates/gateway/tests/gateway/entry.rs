@@ -7,7 +7,9 @@ use hearth_gateway::GateError;
 use hearth_token::{Grant, Keyring, PortRange};
 use hyper::{Request, Response, StatusCode, body::Incoming};
 
-use crate::world::{ENDPOINT, VM, World, empty, inspect, text};
+use tokio::io::AsyncWriteExt;
+
+use crate::world::{ENDPOINT, VM, World, empty, inspect, read_until, text};
 
 const LIFE: Duration = Duration::from_secs(60);
 
@@ -238,4 +240,75 @@ async fn without_host_the_tls_server_name_decides() {
         answer.starts_with("HTTP/1.0 200 ") && answer.contains(&format!("host: {ENDPOINT}\n")),
         "{answer}"
     );
+}
+
+#[tokio::test]
+async fn a_public_port_needs_no_token_and_every_other_does() {
+    let world = World::start().await;
+    world.application(8080, inspect).await;
+    world.application(9000, inspect).await;
+    *world.machine.public.lock().unwrap() = vec![9000];
+    for headers in [
+        &[("host", ENDPOINT)][..],
+        &[("host", ENDPOINT), ("x-aws-proxy-port", "9000")],
+    ] {
+        assert_eq!(ask(&world, headers).await.status(), 200, "{headers:?}");
+    }
+    let missing = "Request missing authentication";
+    for headers in [
+        &[("host", ENDPOINT), ("x-aws-proxy-port", "8080")][..],
+        &[("host", ENDPOINT), ("x-aws-proxy-port", "banana")],
+        &[
+            ("host", ENDPOINT),
+            ("x-aws-proxy-auth", "garbage"),
+            ("x-aws-proxy-port", "9000"),
+        ],
+        &[("host", "two.vm.localhost")],
+        &[("host", "nobody.vm.localhost")],
+    ] {
+        assert_refused(&world, headers, 403, missing).await;
+    }
+    // Neither what the ingress says nor a token of another MicroVM has to do with it.
+    let other = world.mint("microvm-two", Grant::Http(vec![PortRange::ALL]), LIFE);
+    let headers = [("host", ENDPOINT), ("x-aws-proxy-auth", &*other)];
+    assert_refused(&world, &headers, 403, "Token authentication failed").await;
+}
+
+#[tokio::test]
+async fn a_public_port_is_open_to_websockets_and_tunnels() {
+    let world = World::start().await;
+    let listener = world.listen(9000).await;
+    *world.machine.public.lock().unwrap() = vec![9000];
+    let application = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let head = read_until(&mut stream, "\r\n\r\n").await;
+        let answer =
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nhello";
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        drop(stream);
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(b"raw").await.unwrap();
+        head
+    });
+    let upgrade = format!(
+        "GET / HTTP/1.1\r\nHost: {ENDPOINT}\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Protocol: chat\r\n\r\n"
+    );
+    let answer = world.raw(&upgrade).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 101") && answer.ends_with("hello"),
+        "{answer}"
+    );
+    let answer = world
+        .raw("CONNECT 127.0.0.1:9000 HTTP/1.1\r\nHost: 127.0.0.1:9000\r\n\r\n")
+        .await;
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.ends_with("raw"),
+        "{answer}"
+    );
+    assert!(application.await.unwrap().contains("chat"));
+    let closed = world
+        .raw("CONNECT 127.0.0.1:22 HTTP/1.1\r\nHost: 127.0.0.1:22\r\n\r\n")
+        .await;
+    assert!(closed.starts_with("HTTP/1.1 403"), "{closed}");
 }

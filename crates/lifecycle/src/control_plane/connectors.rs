@@ -62,7 +62,7 @@ impl Identifier {
                 // A number that is too large names a version that is not there.
                 version: version.map(|version| version.parse().unwrap_or(u64::MAX)),
             }),
-            ConnectorArn::Managed(_) => Err(texts::connector_not_found(text)),
+            ConnectorArn::Managed(_) | ConnectorArn::Public(_) => Err(texts::connector_not_found(text)),
         }
     }
 }
@@ -382,7 +382,7 @@ pub(crate) fn ways(catalog: &Catalog, caller: &Caller, arns: &[String]) -> Resul
     arns.iter()
         .map(|arn| match ConnectorArn::parse(arn, caller)? {
             ConnectorArn::Managed(ManagedConnector::InternetEgress) => Ok(Way::Internet),
-            ConnectorArn::Managed(_) => Err(texts::unrecognized_connector(arn)),
+            ConnectorArn::Managed(_) | ConnectorArn::Public(_) => Err(texts::unrecognized_connector(arn)),
             ConnectorArn::Customer { .. } => {
                 let (record, version) = find(catalog, caller, arn).map_err(|error| match error.kind {
                     ErrorKind::ConnectorNotFound => {

@@ -15,6 +15,7 @@ use crate::{
     microvm::{
         Message, Microvm as Handle, MicrovmRecord,
         policy::{Decision, Request, decide},
+        public,
         record::Stage,
     },
     registry::{Position, position},
@@ -44,6 +45,7 @@ impl Service {
             ManagedConnector::HttpIngress,
             caller,
         )?;
+        public::check(&ingress, &self.config().public_ports)?;
         let egress = policy::connectors(
             request.egress_network_connectors,
             ManagedConnector::InternetEgress,

@@ -118,7 +118,10 @@ pub(crate) fn connectors(
     for arn in &given {
         match ConnectorArn::parse(arn, caller)? {
             ConnectorArn::Managed(connector) if connector.is_ingress() == default.is_ingress() => {}
-            ConnectorArn::Managed(_) => return Err(texts::unrecognized_connector(arn)),
+            ConnectorArn::Public(_) if default.is_ingress() => {}
+            ConnectorArn::Managed(_) | ConnectorArn::Public(_) => {
+                return Err(texts::unrecognized_connector(arn));
+            }
             // Whether it is there, the catalog tells.
             ConnectorArn::Customer { .. } if !default.is_ingress() => {}
             ConnectorArn::Customer { .. } => {

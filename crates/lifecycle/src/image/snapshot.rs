@@ -68,7 +68,7 @@ pub(super) async fn take(
         egress: &surroundings.egress,
     };
     let guest = node.host.boot(&boot).await?;
-    let metadata = node.serve_metadata(guest.slot(), surroundings.subject.clone());
+    let metadata = node.serve_metadata(guest.slot(), surroundings.subject.clone(), None);
     if let Err(error) = make_ready(node, &guest, application, hooks, log).await {
         drop(metadata);
         guest.destroy().await;
@@ -147,7 +147,7 @@ pub(super) async fn validate(
     let scratch = scratch_of(directory.path());
     disk::clone(&snapshot.scratch(), &scratch)?;
     let idle = node.host.prepare(snapshot).await?;
-    let metadata = node.serve_metadata(idle.slot(), surroundings.subject.clone());
+    let metadata = node.serve_metadata(idle.slot(), surroundings.subject.clone(), None);
     let guest = idle
         .restore(&Restore {
             disks: vec![Some(scratch)],

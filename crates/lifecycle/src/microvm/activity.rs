@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use hearth_metadata::Lease;
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -142,6 +143,17 @@ impl Traffic {
 
     fn now_ms(&self) -> u64 {
         self.started.elapsed().as_millis() as u64
+    }
+}
+
+impl Lease for Traffic {
+    fn take(&self, time: Duration) {
+        self.lease(time);
+    }
+
+    fn left(&self) -> Duration {
+        let until = self.lease.load(Ordering::Relaxed);
+        Duration::from_millis(until.saturating_sub(self.now_ms()))
     }
 }
 

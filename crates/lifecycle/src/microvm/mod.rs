@@ -27,6 +27,7 @@ mod launch;
 pub(crate) mod meter;
 mod output;
 pub(crate) mod policy;
+pub(crate) mod public;
 pub(crate) mod record;
 mod shared;
 mod suspend;

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use hearth_agent_protocol::ExitStatus;
 use hearth_guest::{Guest, GuestRecord, Snapshot};
-use hearth_metadata::{Serving, Subject};
+use hearth_metadata::{Lease, Serving, Subject};
 use hearth_network::{Egress, Slot};
 use hearth_state::Table;
 use hearth_wire::{ApiError, Timestamp};
@@ -377,7 +377,13 @@ impl Task {
             region: self.record.region.clone(),
             role_arn: self.record.execution_role_arn.clone(),
         };
-        self.metadata = self.node.serve_metadata(slot, subject);
+        let lease = self
+            .node
+            .config
+            .busy
+            .leases
+            .then(|| self.traffic.clone() as Arc<dyn Lease>);
+        self.metadata = self.node.serve_metadata(slot, subject, lease);
     }
 
     /// Ends the guest, also one that is known by its record alone.

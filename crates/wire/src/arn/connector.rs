@@ -1,10 +1,12 @@
-use std::fmt;
+use std::{fmt, ops::RangeInclusive};
 
 use super::{Fields, is_account, is_name};
 use crate::{ApiError, Caller, texts};
 
 const KIND: &str = "network-connector";
 const MANAGED: &str = "aws-network-connector";
+/// Before the port, or the first and the last of them, in the name of a connector that opens ports to everybody.
+const PUBLIC: &str = "PUBLIC_INGRESS_";
 
 /// A connector the service provides (spec 1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -64,6 +66,8 @@ impl ManagedConnector {
 pub enum ConnectorArn {
     /// One the service provides.
     Managed(ManagedConnector),
+    /// Ports that need no token, an extension of ours: `PUBLIC_INGRESS_8080`, `PUBLIC_INGRESS_8000_8099`.
+    Public(RangeInclusive<u16>),
     /// One of the caller's account: `arn:<partition>:lambda:<region>:<account>:network-connector:<id>[:<version>]`.
     Customer {
         /// `nc-<uuid>`, or a name.
@@ -90,10 +94,12 @@ impl ConnectorArn {
             let name = resource
                 .strip_prefix(MANAGED)
                 .and_then(|rest| rest.strip_prefix(':'));
+            let name = name.filter(|_| is_local);
             return ManagedConnector::ALL
                 .into_iter()
-                .find(|connector| is_local && Some(connector.name()) == name)
+                .find(|connector| Some(connector.name()) == name)
                 .map(Self::Managed)
+                .or_else(|| name.and_then(public_ports).map(Self::Public))
                 .ok_or_else(|| texts::unrecognized_connector(value));
         }
         let (id, version) = match resource.split_once(':') {
@@ -120,6 +126,18 @@ impl ConnectorArn {
     pub fn arn(&self, caller: &Caller) -> String {
         match self {
             Self::Managed(connector) => connector.arn(caller),
+            Self::Public(ports) => {
+                let Caller {
+                    partition, region, ..
+                } = caller;
+                let (first, last) = (ports.start(), ports.end());
+                let ports = if first == last {
+                    first.to_string()
+                } else {
+                    format!("{first}_{last}")
+                };
+                format!("arn:{partition}:lambda:{region}:aws:{KIND}:{MANAGED}:{PUBLIC}{ports}")
+            }
             Self::Customer { id, version } => {
                 let Caller {
                     partition,
@@ -135,6 +153,19 @@ impl ConnectorArn {
             }
         }
     }
+}
+
+/// The ports that a managed connector of this name, or with an ARN that ends in it, opens without a token.
+pub fn public_ports(name: &str) -> Option<RangeInclusive<u16>> {
+    let name = name.rsplit(':').next()?;
+    let ports = name.strip_prefix(PUBLIC)?;
+    let (first, last) = ports.split_once('_').unwrap_or((ports, ports));
+    let port = |text: &str| {
+        let port = text.parse::<u16>().ok().filter(|port| *port > 0);
+        port.filter(|port| port.to_string() == text)
+    };
+    let (first, last) = (port(first)?, port(last)?);
+    (first <= last).then_some(first..=last)
 }
 
 impl fmt::Display for ManagedConnector {
@@ -201,6 +232,32 @@ mod tests {
                 "{malformed}"
             );
         }
+    }
+
+    #[test]
+    fn public_ports_are_read_strictly_and_back_from_their_arn() {
+        for ports in [8080..=8080, 1..=65535] {
+            let connector = ConnectorArn::Public(ports);
+            assert_eq!(
+                ConnectorArn::parse(&connector.arn(&caller()), &caller()),
+                Ok(connector)
+            );
+        }
+        for name in [
+            "",
+            "0",
+            "08",
+            "+8",
+            "8080_",
+            "_8080",
+            "9_8",
+            "70000",
+            "1_2_3",
+            "8080-8081",
+        ] {
+            assert_eq!(public_ports(&format!("{PUBLIC}{name}")), None, "{name}");
+        }
+        assert_eq!(public_ports("HTTP_INGRESS"), None);
     }
 
     #[test]
