@@ -153,4 +153,5 @@ def main():
         sys.exit(f"below {FLOOR} of nginx: {', '.join(low)}")
 
 
-main()
+if __name__ == "__main__":
+    main()

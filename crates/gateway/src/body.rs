@@ -11,29 +11,30 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use crate::exchange::Exchange;
 use crate::gate::Passage;
 use crate::limits::{Direction, Pace};
+use crate::pool::Answer;
 
 /// What goes up to the application.
 pub(crate) type RequestBody = Either<Empty<Bytes>, Watched>;
 /// What goes down to the client.
-pub(crate) type ResponseBody = Either<Full<Bytes>, Either<Watched, Produced>>;
+pub(crate) type ResponseBody = Either<Full<Bytes>, Either<Watched<Answer>, Produced>>;
 /// A streamed body of the platform's own.
 pub(crate) type Produced = UnsyncBoxBody<Bytes, io::Error>;
 
 /// A streamed body: every piece counts as activity of its MicroVM, is measured, and waits for its turn.
-pub(crate) struct Watched {
-    inner: Incoming,
+pub(crate) struct Watched<B = Incoming> {
+    inner: B,
     passage: Arc<dyn Passage>,
     exchange: Arc<Exchange>,
     pace: Pace,
 }
 
-impl Watched {
+impl<B> Watched<B> {
     pub(crate) fn new(
-        inner: Incoming,
+        inner: B,
         passage: Arc<dyn Passage>,
         exchange: Arc<Exchange>,
         direction: Direction,
-    ) -> Watched {
+    ) -> Watched<B> {
         let pace = Pace::new(direction, exchange.limits);
         Watched {
             inner,
@@ -44,7 +45,7 @@ impl Watched {
     }
 }
 
-impl Body for Watched {
+impl<B: Body<Data = Bytes, Error = hyper::Error> + Unpin> Body for Watched<B> {
     type Data = Bytes;
     type Error = hyper::Error;
 

@@ -21,6 +21,7 @@ mod limits;
 mod link;
 mod listen;
 mod metrics;
+mod pool;
 mod proxy;
 mod respond;
 mod send;

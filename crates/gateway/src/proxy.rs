@@ -22,6 +22,7 @@ use crate::gate::{Endpoint, MicroVms, Passage, Pending};
 use crate::headers;
 use crate::limits::Direction;
 use crate::listen::GatewayConfig;
+use crate::pool::Answer;
 use crate::respond::{Refusal, request_id_value};
 use crate::send::send;
 use crate::subprotocol::Offer;
@@ -295,7 +296,7 @@ impl Gateway {
 
     fn deliver(
         &self,
-        mut response: Response<Incoming>,
+        mut response: Response<Answer>,
         upgrade: Option<Upgrade>,
         offer: Option<Offer>,
         passage: Arc<dyn Passage>,

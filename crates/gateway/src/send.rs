@@ -4,19 +4,33 @@ use http::header;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Response, Uri, Version};
 use http_body_util::{Either, Empty};
-use hyper::body::Incoming;
 
 use crate::body::RequestBody;
 use crate::headers;
-use crate::upstream::{Machine, h1_authority};
+use crate::pool::Answer;
+use crate::upstream::Machine;
 
-/// Sends a request and waits for the response's headers.
+/// Why there is no response.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SendError {
+    /// Nothing listens there, or not in time.
+    #[error("cannot connect to the application")]
+    Connect(#[from] std::io::Error),
+    /// It broke off, or what it said is not HTTP/1.1.
+    #[error("no answer by HTTP/1.1")]
+    Http1(#[from] hyper::Error),
+    /// The same for HTTP/2.
+    #[error("no answer by HTTP/2")]
+    Http2(#[from] hyper_util::client::legacy::Error),
+}
+
+/// Sends a request and waits for the response's header.
 pub(crate) async fn send(
     machine: &Machine,
     mut request: Request<RequestBody>,
     port: u16,
     h2: bool,
-) -> Result<Response<Incoming>, hyper_util::client::legacy::Error> {
+) -> Result<Response<Answer>, SendError> {
     if h2 {
         let authority = request
             .headers()
@@ -25,11 +39,11 @@ pub(crate) async fn send(
         request.headers_mut().remove(header::HOST);
         *request.version_mut() = Version::HTTP_2;
         *request.uri_mut() = upstream_uri(request.uri(), authority);
-        return machine.h2(port).request(request).await;
+        let response = machine.h2(port).request(request).await?;
+        return Ok(response.map(Answer::from));
     }
-    let authority = Authority::try_from(h1_authority(port)).ok();
     *request.version_mut() = Version::HTTP_11;
-    *request.uri_mut() = upstream_uri(request.uri(), authority);
+    *request.uri_mut() = upstream_uri(request.uri(), None);
     headers::suit_http1(request.headers_mut());
     if matches!(request.body(), Either::Right(_)) && !request.headers().contains_key(header::CONTENT_LENGTH) {
         // Said aloud, because a body of unknown length is otherwise not expected of a GET.
@@ -37,16 +51,23 @@ pub(crate) async fn send(
             .headers_mut()
             .insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    // The application may close an idle connection just as the request goes out. What was never sent is sent again
-    // by the client itself; beyond that only a safe request without a body is repeated.
-    let repeat =
-        (request.method().is_safe() && matches!(request.body(), Either::Left(_))).then(|| copy(&request));
-    match machine.h1().request(request).await {
-        Err(error) if !error.is_connect() && !machine.ended().is_cancelled() => match repeat {
-            Some(repeat) => machine.h1().request(repeat).await,
-            None => Err(error),
+    let (line, used) = machine.h1(port).await?;
+    if !used {
+        return line.send(request).await.map_err(|unsent| unsent.error.into());
+    }
+    // The application may have closed an idle connection just as the request goes out. What was never sent is sent
+    // again; beyond that only a safe request without a body is repeated.
+    let safe = request.method().is_safe() && matches!(request.body(), Either::Left(_));
+    let repeat = safe.then(|| copy(&request));
+    match line.send(request).await {
+        Ok(response) => Ok(response),
+        Err(unsent) => match unsent.request.or(repeat) {
+            Some(request) if !machine.ended().is_cancelled() => {
+                let line = machine.new_h1(port).await?;
+                line.send(request).await.map_err(|unsent| unsent.error.into())
+            }
+            _ => Err(unsent.error.into()),
         },
-        result => result,
     }
 }
 

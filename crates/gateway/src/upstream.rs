@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -18,17 +17,16 @@ use crate::body::RequestBody;
 use crate::gate::Passage;
 use crate::link::{Link, TlsPorts, Way};
 use crate::listen::GatewayConfig;
+use crate::pool::{Line, Pool};
 
 /// HTTP/2 flow-control windows: enough for a fast stream, little enough for many of them.
 pub(crate) const H2_STREAM_WINDOW_BYTES: u32 = 1 << 20;
 pub(crate) const H2_CONNECTION_WINDOW_BYTES: u32 = 2 << 20;
 
-/// As many as the largest size has client connections: fewer would be dialled anew for every request of a busy client.
-const MAX_IDLE_PER_PORT: usize = 128;
 /// Ports of one MicroVM with a cleartext HTTP/2 connection kept; past it all are let go.
 const MAX_H2_PORTS: usize = 16;
 
-pub(crate) type HttpClient = Client<Dialer, RequestBody>;
+pub(crate) type H2Client = Client<H2Dialer, RequestBody>;
 
 /// The connections into all MicroVMs.
 pub(crate) struct Upstreams {
@@ -42,9 +40,9 @@ pub(crate) struct Machine {
     generation: u64,
     dialer: Dialer,
     idle_timeout: Duration,
-    h1: HttpClient,
+    h1: Arc<Pool>,
     /// By port, because the authority of an HTTP/2 request is the client's and says nothing of the guest's port.
-    h2: Mutex<HashMap<u16, HttpClient>>,
+    h2: Mutex<HashMap<u16, H2Client>>,
 }
 
 impl Upstreams {
@@ -77,7 +75,6 @@ impl Upstreams {
         let ended = CancellationToken::new();
         let dialer = Dialer {
             passage: passage.clone(),
-            port: None,
             tls_ports: Arc::default(),
             timeout: self.dial_timeout,
             ended: ended.clone(),
@@ -85,7 +82,7 @@ impl Upstreams {
         let machine = Arc::new(Machine {
             generation,
             idle_timeout: self.idle_timeout,
-            h1: client(dialer.clone(), self.idle_timeout, false),
+            h1: Pool::new(self.idle_timeout, ended),
             h2: Mutex::default(),
             dialer,
         });
@@ -126,27 +123,27 @@ async fn forget_when_ended(upstreams: Arc<Upstreams>, microvm_id: String, machin
 }
 
 impl Machine {
-    /// The client for requests whose URI names the guest's port.
-    pub(crate) fn h1(&self) -> &HttpClient {
-        &self.h1
+    /// A connection for HTTP/1.1, and whether it was used before.
+    pub(crate) async fn h1(&self, port: u16) -> io::Result<(Line, bool)> {
+        match self.h1.take(port) {
+            Some(line) => Ok((line, true)),
+            None => self.new_h1(port).await.map(|line| (line, false)),
+        }
+    }
+
+    /// A connection for HTTP/1.1 that nobody has used yet.
+    pub(crate) async fn new_h1(&self, port: u16) -> io::Result<Line> {
+        let link = self.dialer.clone().dial(port, false).await?;
+        self.h1.open(port, link).await.map_err(io::Error::other)
     }
 
     /// The client for cleartext HTTP/2 to one port.
-    pub(crate) fn h2(&self, port: u16) -> HttpClient {
+    pub(crate) fn h2(&self, port: u16) -> H2Client {
         let mut clients = self.h2.lock().unwrap_or_else(PoisonError::into_inner);
         if clients.len() >= MAX_H2_PORTS && !clients.contains_key(&port) {
             clients.clear();
         }
-        let new = || {
-            client(
-                Dialer {
-                    port: Some(port),
-                    ..self.dialer.clone()
-                },
-                self.idle_timeout,
-                true,
-            )
-        };
+        let new = || h2_client(self.dialer.clone(), port, self.idle_timeout);
         clients.entry(port).or_insert_with(new).clone()
     }
 
@@ -156,30 +153,50 @@ impl Machine {
     }
 }
 
-fn client(dialer: Dialer, idle_timeout: Duration, h2: bool) -> HttpClient {
+fn h2_client(dialer: Dialer, port: u16, idle_timeout: Duration) -> H2Client {
     Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(idle_timeout)
-        .pool_max_idle_per_host(MAX_IDLE_PER_PORT)
         .set_host(false)
-        .http2_only(h2)
+        .http2_only(true)
         .http2_initial_stream_window_size(H2_STREAM_WINDOW_BYTES)
         .http2_initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
-        .build(dialer)
+        .build(H2Dialer { dialer, port })
 }
 
 /// Opens connections to the application.
 #[derive(Clone)]
-pub(crate) struct Dialer {
+struct Dialer {
     passage: Arc<dyn Passage>,
-    /// The guest's port, for HTTP/2; `None` when the URI names it.
-    port: Option<u16>,
     tls_ports: Arc<TlsPorts>,
     timeout: Duration,
     ended: CancellationToken,
 }
 
-impl tower::Service<Uri> for Dialer {
+impl Dialer {
+    async fn dial(self, port: u16, h2: bool) -> io::Result<Link> {
+        let way = Way {
+            passage: self.passage,
+            port,
+            h2,
+            tls_ports: self.tls_ports,
+        };
+        let state = tokio::select! {
+            opened = tokio::time::timeout(self.timeout, way.open()) => opened??,
+            () = self.ended.cancelled() => return Err(io::ErrorKind::ConnectionAborted.into()),
+        };
+        Ok(Link::new(state, self.ended.cancelled_owned()))
+    }
+}
+
+/// Opens connections to one port for HTTP/2, whatever the URI names.
+#[derive(Clone)]
+pub(crate) struct H2Dialer {
+    dialer: Dialer,
+    port: u16,
+}
+
+impl tower::Service<Uri> for H2Dialer {
     type Response = TokioIo<Link>;
     type Error = io::Error;
     type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<Link>>> + Send>>;
@@ -188,29 +205,8 @@ impl tower::Service<Uri> for Dialer {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let dialer = self.clone();
-        Box::pin(async move {
-            let port = dialer
-                .port
-                .or(uri.port_u16())
-                .ok_or(io::ErrorKind::InvalidInput)?;
-            let way = Way {
-                passage: dialer.passage,
-                port,
-                h2: dialer.port.is_some(),
-                tls_ports: dialer.tls_ports,
-            };
-            let state = tokio::select! {
-                opened = tokio::time::timeout(dialer.timeout, way.open()) => opened??,
-                () = dialer.ended.cancelled() => return Err(io::ErrorKind::ConnectionAborted.into()),
-            };
-            Ok(TokioIo::new(Link::new(state, dialer.ended.cancelled_owned())))
-        })
+    fn call(&mut self, _uri: Uri) -> Self::Future {
+        let dialled = self.dialer.clone().dial(self.port, true);
+        Box::pin(async { dialled.await.map(TokioIo::new) })
     }
-}
-
-/// The URI that leads the HTTP/1.1 client to a guest port; its path goes to the application as it is.
-pub(crate) fn h1_authority(port: u16) -> String {
-    SocketAddrV4::new(Ipv4Addr::LOCALHOST, port).to_string()
 }

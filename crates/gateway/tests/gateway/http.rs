@@ -280,6 +280,40 @@ async fn an_early_response_reaches_a_client_that_still_sends() {
 }
 
 #[tokio::test]
+async fn a_request_is_sent_on_while_nobody_reads_its_response() {
+    const UP: usize = 32 << 20;
+    const DOWN: usize = 16 << 20;
+    let world = World::start().await;
+    let listener = world.listen(8080).await;
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        read_until(&mut stream, "\r\n\r\n").await;
+        let (mut request, mut response) = stream.into_split();
+        tokio::spawn(async move {
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {DOWN}\r\n\r\n");
+            response.write_all(head.as_bytes()).await.unwrap();
+            response.write_all(&vec![b'd'; DOWN]).await.unwrap();
+        });
+        tokio::io::copy(&mut request, &mut tokio::io::sink())
+            .await
+            .unwrap();
+    });
+    let mut stream = world.connect("http/1.1").await;
+    let head = format!(
+        "POST / HTTP/1.1\r\nHost: {ENDPOINT}\r\nX-aws-proxy-auth: {}\r\nContent-Length: {UP}\r\n\r\n",
+        world.token()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // All of it goes, though it is more than everything on its way can hold, and the response is not read.
+    stream.write_all(&vec![b'u'; UP]).await.unwrap();
+    stream.flush().await.unwrap();
+    read_until(&mut stream, "\r\n\r\n").await;
+    let mut rest = vec![0; DOWN / 2];
+    stream.read_exact(&mut rest).await.unwrap();
+    assert!(rest.iter().all(|byte| *byte == b'd'));
+}
+
+#[tokio::test]
 async fn ambiguous_framing_and_addressing_are_refused_and_never_forwarded() {
     let world = World::start().await;
     let token = world.token();
