@@ -148,6 +148,7 @@ fn http2() -> auto::Builder<TokioExecutor> {
         .initial_stream_window_size(H2_STREAM_WINDOW_BYTES)
         .initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(MAX_H2_STREAMS)
+        .enable_connect_protocol()
         .max_header_list_size(MAX_HEADER_BYTES as u32);
     builder
 }

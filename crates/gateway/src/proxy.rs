@@ -80,7 +80,9 @@ impl Gateway {
         mut request: Request<Incoming>,
         request_id: Uuid,
     ) -> Result<Response<ResponseBody>, Refusal> {
-        let upgrade = Upgrade::take(&mut request);
+        let extended = Upgrade::take_extended(&mut request);
+        let is_extended = extended.is_some();
+        let upgrade = extended.or_else(|| Upgrade::take(&mut request));
         let offer = Offer::take(request.headers_mut());
         let offer = upgrade
             .as_ref()
@@ -101,7 +103,7 @@ impl Gateway {
             client,
             self.config.access_log,
         ));
-        let response = self
+        let mut response = self
             .forward(request, (upgrade, offer), destination, &exchange)
             .await
             .unwrap_or_else(|refusal| {
@@ -109,6 +111,9 @@ impl Gateway {
                 refusal.response(request_id)
             });
         exchange.answered(response.status().as_u16());
+        if is_extended {
+            Upgrade::answer_extended(&mut response);
+        }
         Ok(response)
     }
 

@@ -5,8 +5,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::header::{CONNECTION, UPGRADE};
-use http::{HeaderMap, HeaderValue, Request, Version};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use hyper::ext::Protocol;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional_with_sizes};
@@ -18,6 +20,7 @@ use crate::limits::{Direction, Pace};
 
 /// What a raw connection holds in each direction.
 const BUFFER_BYTES: usize = 32 * 1024;
+const WEBSOCKET: &str = "websocket";
 
 /// A client's wish to speak something else.
 pub(crate) struct Upgrade {
@@ -26,6 +29,36 @@ pub(crate) struct Upgrade {
 }
 
 impl Upgrade {
+    /// Takes a WebSocket's wish from an HTTP/2 stream (RFC 8441), and makes of its request what HTTP/1.1 asks for.
+    pub(crate) fn take_extended<B>(request: &mut Request<B>) -> Option<Upgrade> {
+        let protocol = request.extensions_mut().remove::<Protocol>()?;
+        if request.method() != Method::CONNECT || protocol.as_str() != WEBSOCKET {
+            return None;
+        }
+        let client = hyper::upgrade::on(&mut *request);
+        *request.method_mut() = Method::GET;
+        let key = STANDARD.encode(uuid::Uuid::new_v4().as_bytes());
+        let key = HeaderValue::try_from(key).ok()?;
+        request.headers_mut().insert(SEC_WEBSOCKET_KEY, key);
+        Some(Upgrade {
+            protocol: HeaderValue::from_static(WEBSOCKET),
+            client,
+        })
+    }
+
+    /// What the answer to [`Upgrade::take_extended`] looks like on an HTTP/2 stream.
+    pub(crate) fn answer_extended<B>(response: &mut Response<B>) {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            *response.status_mut() = StatusCode::OK;
+            for name in [CONNECTION, UPGRADE, SEC_WEBSOCKET_ACCEPT] {
+                response.headers_mut().remove(name);
+            }
+        } else if response.status().is_success() {
+            // The application has not upgraded, and its success must not look as if it had.
+            *response.status_mut() = StatusCode::BAD_GATEWAY;
+        }
+    }
+
     /// Takes the wish from a request. HTTP/2 over cleartext is not one to grant: it would carry requests past the
     /// proxy's checks.
     pub(crate) fn take<B>(request: &mut Request<B>) -> Option<Upgrade> {
@@ -40,7 +73,9 @@ impl Upgrade {
     }
 
     pub(crate) fn is_websocket(&self) -> bool {
-        self.protocol.as_bytes().eq_ignore_ascii_case(b"websocket")
+        self.protocol
+            .as_bytes()
+            .eq_ignore_ascii_case(WEBSOCKET.as_bytes())
     }
 
     /// Adds to the application's request what hop-by-hop stripping took out.

@@ -2,11 +2,13 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
+use hyper::ext::Protocol;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::client::TlsStream;
 
-use crate::world::{ENDPOINT, World, inspect, read_until};
+use crate::world::{ENDPOINT, World, empty, inspect, read_until, until};
 
 fn offer(extra: &str) -> String {
     format!(
@@ -249,4 +251,69 @@ async fn another_protocol_may_close_one_direction_only() {
     assert_eq!(input, "input");
     application.write_all(b"result").await.unwrap();
     read_until(&mut client, "result").await;
+}
+
+/// A WebSocket on a stream of an HTTP/2 connection (RFC 8441), and what the application answers it.
+async fn extended(world: &World, answer: &str) -> (http::Response<hyper::body::Incoming>, String, TcpStream) {
+    let listener = world.listen(8080).await;
+    let mut h2 = world.h2().await;
+    let mut request = world
+        .request("CONNECT", &format!("https://{ENDPOINT}/socket"))
+        .header("sec-websocket-version", "13")
+        .body(empty())
+        .unwrap();
+    request
+        .extensions_mut()
+        .insert(Protocol::from_static("websocket"));
+    request.headers_mut().remove("host");
+    let answered = tokio::spawn(async move { (h2.send_request(request).await.unwrap(), h2) });
+    let (mut application, _) = listener.accept().await.unwrap();
+    let seen = read_until(&mut application, "\r\n\r\n").await;
+    application.write_all(answer.as_bytes()).await.unwrap();
+    let (response, _h2) = answered.await.unwrap();
+    (response, seen.to_ascii_lowercase(), application)
+}
+
+#[tokio::test]
+async fn a_websocket_opens_on_a_stream_of_http2() {
+    let world = World::start().await;
+    let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                  Sec-WebSocket-Accept: whatever\r\nX-Mine: kept\r\n\r\n";
+    let (mut response, seen, mut application) = extended(&world, answer).await;
+    assert!(seen.starts_with("get /socket http/1.1\r\n"), "{seen}");
+    for header in [
+        "upgrade: websocket",
+        "connection: upgrade",
+        "sec-websocket-key: ",
+        "sec-websocket-version: 13",
+    ] {
+        assert!(seen.contains(&format!("\r\n{header}")), "{header} in {seen}");
+    }
+    assert_eq!(
+        (response.status().as_u16(), &response.headers()["x-mine"]),
+        (200, &"kept".parse().unwrap())
+    );
+    for header in ["upgrade", "connection", "sec-websocket-accept"] {
+        assert!(!response.headers().contains_key(header), "{header}");
+    }
+    let mut client = TokioIo::new(hyper::upgrade::on(&mut response).await.unwrap());
+    client.write_all(b"question").await.unwrap();
+    assert_eq!(read_until(&mut application, "question").await, "question");
+    application.write_all(b"answer").await.unwrap();
+    assert_eq!(read_until(&mut client, "answer").await, "answer");
+    assert_eq!(world.machine.attached.load(SeqCst), 1);
+    drop(client);
+    // The end of the stream ends the application's connection, and nothing stays counted.
+    assert_eq!(application.read(&mut [0; 8]).await.unwrap_or(0), 0);
+    until(|| world.machine.attached.load(SeqCst) == 0).await;
+}
+
+#[tokio::test]
+async fn a_refused_websocket_on_a_stream_of_http2_is_an_answer() {
+    let world = World::start().await;
+    for (answer, status) in [("404 Not Found", 404), ("200 OK", 502)] {
+        let answer = format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n");
+        let (response, ..) = extended(&world, &answer).await;
+        assert_eq!(response.status(), status);
+    }
 }
