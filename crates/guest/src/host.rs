@@ -403,6 +403,11 @@ impl Idle {
         &self.guest.slot
     }
 
+    /// The process, to end it when a restore is broken off.
+    pub fn guest(&self) -> Guest {
+        self.guest.clone()
+    }
+
     /// The snapshot it was started for.
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot

@@ -1,6 +1,6 @@
 //! Launch from the image's snapshot, resume from a MicroVM's own.
 
-use hearth_guest::{Guest, GuestError, Restore};
+use hearth_guest::{Guest, GuestError, Idle, Restore};
 use hearth_storage::{disk, durable};
 use hearth_wire::ApiError;
 
@@ -33,13 +33,7 @@ impl From<GuestError> for Failure {
 impl Task {
     /// Pending → Running, or Terminated.
     pub(super) async fn launch(&mut self) {
-        let mut terminate = self.terminate.clone();
-        let launched = tokio::select! {
-            biased;
-            _ = terminate.wait_for(|asked| *asked) => Err(Failure::Terminated),
-            launched = self.try_launch() => launched,
-        };
-        match launched {
+        match self.try_launch().await {
             Ok(()) => {
                 self.record.run_hook_payload = None;
                 self.set_regardless(Stage::Running).await;
@@ -57,9 +51,19 @@ impl Task {
     async fn try_launch(&mut self) -> Result<(), Failure> {
         // A former daemon may have got half of the way: what it made is made again.
         self.drop_guest().await;
+        let idle = self.process_to_launch().await?;
+        let mut terminate = self.terminate.clone();
+        tokio::select! {
+            biased;
+            _ = terminate.wait_for(|asked| *asked) => Err(Failure::Terminated),
+            launched = self.launch_in(idle) => launched,
+        }
+    }
+
+    /// A process and its scratch disk. It is never broken off: a process on its way would belong to nobody.
+    async fn process_to_launch(&mut self) -> Result<Idle, Failure> {
         let directory = self.node.microvm_directory(&self.record.id);
-        let scratch = scratch_of(&directory);
-        let (template, target) = (self.snapshot.scratch(), scratch.clone());
+        let (template, target) = (self.snapshot.scratch(), scratch_of(&directory));
         let cloned = tokio::task::spawn_blocking(move || {
             durable::remove_directory(&directory)?;
             std::fs::create_dir_all(&directory)?;
@@ -68,19 +72,27 @@ impl Task {
         });
         let (idle, cloned) = tokio::join!(self.node.pool.take(&self.snapshot), cloned);
         let idle = idle?;
-        self.record.guest = Some(idle.record());
         if let Err(error) = cloned.map_err(std::io::Error::other).flatten() {
             idle.discard().await;
             return Err(GuestError::io("cloning the scratch disk")(error).into());
         }
+        self.record.guest = Some(idle.record());
+        self.starting = Some(idle.guest());
+        Ok(idle)
+    }
+
+    async fn launch_in(&mut self, idle: Idle) -> Result<(), Failure> {
+        let directory = self.node.microvm_directory(&self.record.id);
         self.serve_metadata(idle.slot());
-        let guest = idle
+        let restored = idle
             .restore(&Restore {
-                disks: vec![Some(scratch)],
+                disks: vec![Some(scratch_of(&directory))],
                 suspended: None,
                 egress: self.egress(),
             })
-            .await?;
+            .await;
+        self.starting = None;
+        let guest = restored?;
         self.guest = Some(guest.clone());
         meter::read(&self.node, &self.record, &meter::snapshot_files(&self.snapshot));
         // Outbound connections were closed before the snapshot was taken.
@@ -101,13 +113,7 @@ impl Task {
 
     /// Suspended → Running; on failure Suspended again. The gate tells what came of it.
     pub(super) async fn resume(&mut self) -> Result<(), ApiError> {
-        let mut terminate = self.terminate.clone();
-        let resumed = tokio::select! {
-            biased;
-            _ = terminate.wait_for(|asked| *asked) => Err(Failure::Terminated),
-            resumed = self.try_resume() => resumed,
-        };
-        match resumed {
+        match self.try_resume().await {
             Ok(()) => {
                 self.running_again().await;
                 Ok(())
@@ -135,7 +141,17 @@ impl Task {
     }
 
     async fn try_resume(&mut self) -> Result<(), Failure> {
-        let directory = self.node.microvm_directory(&self.record.id);
+        let idle = self.process_to_resume().await?;
+        let mut terminate = self.terminate.clone();
+        tokio::select! {
+            biased;
+            _ = terminate.wait_for(|asked| *asked) => Err(Failure::Terminated),
+            resumed = self.resume_in(idle) => resumed,
+        }
+    }
+
+    /// A process, written down. As for a launch, it is never broken off.
+    async fn process_to_resume(&mut self) -> Result<Idle, Failure> {
         let idle = self.node.pool.take(&self.snapshot).await?;
         self.record.guest = Some(idle.record());
         // From here on the guest may write its disk, so the files of the suspend are no longer the whole truth.
@@ -144,6 +160,12 @@ impl Task {
             self.record.guest = None;
             return Err(GuestError::io("writing the record")(std::io::Error::other(error)).into());
         }
+        self.starting = Some(idle.guest());
+        Ok(idle)
+    }
+
+    async fn resume_in(&mut self, idle: Idle) -> Result<(), Failure> {
+        let directory = self.node.microvm_directory(&self.record.id);
         let suspended = suspended_of(&directory, self.record.suspends);
         let parts = Restore {
             disks: vec![Some(scratch_of(&directory))],
@@ -151,7 +173,9 @@ impl Task {
             egress: self.egress(),
         };
         self.serve_metadata(idle.slot());
-        let guest = idle.restore(&parts).await?;
+        let restored = idle.restore(&parts).await;
+        self.starting = None;
+        let guest = restored?;
         self.guest = Some(guest.clone());
         meter::read(&self.node, &self.record, &meter::suspend_files(&suspended));
         self.wake(&guest, true).await

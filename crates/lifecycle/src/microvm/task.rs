@@ -38,6 +38,8 @@ pub(crate) struct Task {
     pub(super) record: MicrovmRecord,
     pub(super) snapshot: Snapshot,
     pub(super) guest: Option<Guest>,
+    /// A process that a launch or resume is giving its state; it is ended here when that is broken off.
+    pub(super) starting: Option<Guest>,
     follower: Option<Follower>,
     exits: (mpsc::Sender<ExitStatus>, mpsc::Receiver<ExitStatus>),
     pub(super) mailbox: mpsc::Receiver<Message>,
@@ -80,6 +82,7 @@ impl Task {
             record,
             snapshot,
             guest,
+            starting: None,
             follower: None,
             exits: mpsc::channel(1),
             mailbox,
@@ -172,8 +175,7 @@ impl Task {
     }
 
     async fn act_on_time(&mut self) {
-        let now = Instant::now();
-        if now >= self.at(self.record.started_at, self.record.maximum_duration_seconds) {
+        if is_over(self.record.started_at, self.record.maximum_duration_seconds) {
             return self.apply(Request::Expire, SUCCESS).await;
         }
         let Some(policy) = self.record.idle_policy else {
@@ -181,12 +183,12 @@ impl Task {
         };
         match (self.record.stage, self.record.suspended_at) {
             (Stage::Running, _)
-                if now >= self.idle_at(policy.max_idle_duration_seconds) && !self.is_working() =>
+                if self.idle_at(policy.max_idle_duration_seconds) <= Instant::now() && !self.is_working() =>
             {
                 self.cpu = None;
                 self.apply(Request::Idle, SUCCESS).await;
             }
-            (Stage::Suspended, Some(since)) if now >= self.at(since, policy.suspended_duration_seconds) => {
+            (Stage::Suspended, Some(since)) if is_over(since, policy.suspended_duration_seconds) => {
                 self.apply(Request::Expire, SUCCESS).await;
             }
             _ => {}
@@ -383,7 +385,8 @@ impl Task {
     /// Ends the guest, also one that is known by its record alone.
     pub(super) async fn drop_guest(&mut self) {
         self.metadata = None;
-        let guest = match (self.guest.take(), &self.record.guest) {
+        let known = self.guest.take().or(self.starting.take());
+        let guest = match (known, &self.record.guest) {
             (Some(guest), _) => Some(guest),
             (None, Some(record)) => self.find_closed(record).await,
             (None, None) => None,
@@ -392,6 +395,11 @@ impl Task {
             guest.destroy().await;
         }
     }
+}
+
+/// Whether `seconds` have passed since a moment of the wall clock.
+fn is_over(since: Timestamp, seconds: u32) -> bool {
+    Timestamp::now() >= since.plus(Duration::from_secs(seconds.into()))
 }
 
 /// Answers a request that needs no action of this task now.
