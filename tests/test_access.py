@@ -4,6 +4,7 @@ import contextlib
 import json
 import pathlib
 import re
+import time
 import uuid
 
 import boto3
@@ -11,6 +12,7 @@ import botocore.config
 import pytest
 from botocore.exceptions import ClientError
 
+from raw import Raw
 from support import wait_for
 
 OTHER = "000000000002"
@@ -406,3 +408,42 @@ def test_every_change_is_in_the_audit_log_and_no_secret_is(hearth, make_key, mak
     assert not any(line["operation"].startswith(("List", "Get")) for line in lines)
     text = json.dumps(lines)
     assert not any(secret in text for secret in (key.secret, session_key.secret, session_key.token))
+
+
+def test_hearth_audit_finds_who_did_what_and_when(hearth, make_key):
+    began = int(time.time()) - 1
+    key = make_key(allow("s3:*"), name="watched")
+    with refused("AccessDeniedException"):
+        key.client().terminate_microvm(microvmIdentifier="microvm-none")
+    key.client("s3").create_bucket(Bucket="watched")
+    key.client("s3").delete_bucket(Bucket="watched")
+    operations = lambda *filters: [line["operation"] for line in hearth.json("audit", *filters)["items"]]
+    mine = ("--from", str(began), "--who", "user/watched")
+    assert operations(*mine) == ["TerminateMicrovm", "CreateBucket", "DeleteBucket"]
+    assert operations("--from", str(began), "--who", key.id) == operations(*mine)
+    assert operations(*mine, "--outcome", "failed") == ["TerminateMicrovm"]
+    assert operations(*mine, "--what", "arn:aws:s3:::watched", "--outcome", "succeeded") == ["CreateBucket", "DeleteBucket"]
+    assert operations(*mine, "--what", "DeleteBucket") == ["DeleteBucket"]
+    assert operations(*mine, "--to", str(began)) == []
+    assert operations(*mine, "--account", OTHER) == []
+    assert "s3:CreateBucket" in hearth.cli("audit", *mine).stdout
+    hearth.kill()
+    hearth.start()
+    assert operations(*mine) == ["TerminateMicrovm", "CreateBucket", "DeleteBucket"]
+
+
+def test_the_audit_log_is_for_administrators_in_pages(hearth, make_key):
+    path = "/hearth/v1/audit"
+    raw = Raw(hearth.settings)
+    told = make_key(allow("*"))
+    answer = raw("GET", path, key=told.id, secret=told.secret)
+    assert (answer.status, answer.kind) == (403, "AccessDeniedException")
+    first = raw("GET", f"{path}?maxResults=1").json
+    second = raw("GET", f"{path}?maxResults=1&nextToken={first['nextToken']}").json
+    assert [len(page["items"]) for page in (first, second)] == [1, 1]
+    assert first["items"][0]["time"] <= second["items"][0]["time"]
+    assert first["items"] != second["items"]
+    token = first["nextToken"]
+    for query in (f"who=x&nextToken={token}", f"nextToken={token[:-2]}", "outcome=MAYBE", "maxResults=1001"):
+        assert raw("GET", f"{path}?{query}").status == 400, query
+    raw.close()

@@ -1,10 +1,12 @@
-"""One story, told by clients that share no code: boto3, the AWS SDK for JavaScript, and the AWS SDK for Rust (inside
-`hearth`). Whatever they tell must be the same."""
+"""One story, told by four clients that share no code: boto3, the AWS CLI, the AWS SDK for JavaScript, and the AWS SDK for
+Rust (inside `hearth`). Whatever they tell must be the same."""
 
 import datetime
 import json
 import os
 import pathlib
+import subprocess
+import sys
 import time
 
 import pytest
@@ -63,6 +65,7 @@ def story(hearth, image, name, call, error_of):
     made = call("create_microvm_image", name=name, **specification)
     arn = made["imageArn"]
     created = made["createdAt"]
+    # The AWS CLI prints what was on the wire.
     seconds = created.timestamp() if isinstance(created, datetime.datetime) else created
     recent = abs(time.time() - seconds) < 600
     told["created"] = [made["state"], made["imageVersion"], made["resources"][0]["minimumMemoryInMiB"], recent]
@@ -105,6 +108,28 @@ def test_boto3(hearth, image):
 
     told = story(hearth, image, "told-by-boto3", lambda operation, **members: getattr(client, operation)(**members), error_of)
     assert told == expected(hearth)
+
+
+def test_the_aws_cli(hearth, image):
+    def aws(operation, **members):
+        command = ["lambda-microvms", operation.replace("_", "-"), "--cli-input-json", json.dumps(members)]
+        return subprocess.run(
+            [sys.executable, "-m", "awscli", *command, "--output", "json"],
+            env=environment(hearth), capture_output=True, text=True, timeout=120,
+        )
+
+    def call(operation, **members):
+        done = aws(operation, **members)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout or "{}")
+
+    def error_of(operation, **members):
+        done = aws(operation, **members)
+        assert done.returncode != 0
+        name = done.stderr.split("(")[1].split(")")[0]
+        return [name, {"ResourceNotFoundException": 404, "ValidationException": 400}[name]]
+
+    assert story(hearth, image, "told-by-the-cli", call, error_of) == expected(hearth)
 
 
 def test_the_aws_sdk_for_javascript(hearth, image):

@@ -5,6 +5,7 @@ import io
 import json
 import tarfile
 
+from raw import Raw
 from support import Hearth
 
 
@@ -46,3 +47,10 @@ def test_what_is_no_archive_is_refused_with_its_cause(hearth, tmp_path):
     refused = hearth.cli("base", "import", str(tmp_path / "no.tar"), "--as", "never:1", check=False)
     assert refused.returncode != 0 and len(refused.stderr.strip().splitlines()) == 1, refused.stderr
     assert "never:1" not in hearth.cli("base", "ls").stdout
+    raw = Raw(hearth.settings)
+    for key, code in [("no.tar", "ARCHIVE_INVALID"), ("none.tar", "S3_NO_SUCH_KEY")]:
+        uri = hearth.upload("no.tar", b"this is no archive" * 100).replace("no.tar", key)
+        answer = raw("POST", "/hearth/v1/bases", {"archiveUri": uri, "name": "never:1"})
+        assert (answer.status, answer.kind) == (400, "ValidationException"), answer
+        assert answer.message.startswith(f"{code}: "), answer
+    raw.close()

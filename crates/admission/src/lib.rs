@@ -1,14 +1,14 @@
-//! Every call passes here before it is carried out: policies, then rates; and every change is written to the audit log.
+//! Every call passes here before it is carried out: policies, then rates; and every change is written to the audit log
+//! before it is answered.
 #![forbid(unsafe_code)]
 
-mod audit;
 mod throttle;
 
 use async_trait::async_trait;
+use hearth_audit::Audit;
 use hearth_iam::Authorizer;
-use hearth_wire::{ApiError, Call, Guard, Operation, Request};
+use hearth_wire::{ApiError, Call, Guard, Operation, Request, Timestamp, types::AuditItem};
 
-pub use audit::{Audit, AuditConfig};
 pub use throttle::{Rates, Throttle};
 
 /// Policies, rates and the audit log.
@@ -38,10 +38,34 @@ impl Guard for Admission {
 
     async fn ended(&self, call: &Call, status: u16, error: Option<&str>) {
         if changes_something(call) {
-            let principal = self.authorizer.principal(call);
-            let resource = self.authorizer.resource(call);
-            self.audit.write(call, principal, resource, status, error).await;
+            let item = AuditItem {
+                principal: self.authorizer.principal(call),
+                resource: self.authorizer.resource(call),
+                ..item_of(call, status, error)
+            };
+            if let Err(error) = self.audit.write(&item).await {
+                tracing::error!(%error, request_id = item.request_id, "a call is not in the audit log");
+            }
         }
+    }
+}
+
+/// What the audit log says of a call, but for what only the policies know.
+fn item_of(call: &Call, status: u16, error: Option<&str>) -> AuditItem {
+    AuditItem {
+        time: Timestamp::now(),
+        request_id: call.caller.request_id.clone(),
+        account: call.caller.account_id.clone(),
+        principal: None,
+        access_key_id: call.caller.access_key_id.clone(),
+        source: call.source.to_canonical().to_string(),
+        user_agent: call.user_agent.clone(),
+        region: call.caller.region.clone(),
+        service: call.service().to_owned(),
+        operation: call.name().to_owned(),
+        resource: None,
+        status,
+        error: error.map(str::to_owned),
     }
 }
 
@@ -63,4 +87,35 @@ fn changes_something(call: &Call) -> bool {
 /// Whether `name` is an operation that a rate can be set for.
 pub fn is_operation(name: &str) -> bool {
     Operation::ALL.iter().any(|operation| operation.name() == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use hearth_wire::Caller;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn no_secret_is_in_what_the_audit_log_says() {
+        let call = Call {
+            caller: Caller {
+                account_id: "111122223333".into(),
+                region: "us-east-1".into(),
+                partition: "aws".into(),
+                access_key_id: "AKIA".into(),
+                request_id: "1".into(),
+            },
+            session_token: Some("hunter2".into()),
+            source: [127, 0, 0, 1].into(),
+            user_agent: Some("agent\n".into()),
+            request: Request::Operation(Operation::RunMicrovm, json!({"runHookPayload": "hunter2"})),
+        };
+        let text = serde_json::to_string(&item_of(&call, 403, Some("AccessDeniedException"))).expect("json");
+        assert!(!text.contains("hunter2"), "{text}");
+        assert!(
+            text.contains("AccessDeniedException") && !text.contains('\n'),
+            "{text}"
+        );
+    }
 }

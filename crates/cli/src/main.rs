@@ -1,6 +1,7 @@
 //! `hearth`: the command line. It talks HTTP to the service, like any other AWS client.
 #![forbid(unsafe_code)]
 
+mod audit;
 mod base;
 mod daemon;
 mod endpoint;
@@ -91,6 +92,8 @@ enum Command {
     Roles(roles::Command),
     /// Print what MicroVMs and images have used
     Usage(usage::Usage),
+    /// Print what was changed, by whom and when
+    Audit(audit::Audit),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -136,5 +139,6 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Keys(command) => command.run(&service().await?, out).await,
         Command::Roles(command) => command.run(&service().await?, out).await,
         Command::Usage(command) => command.run(&service().await?, out).await,
+        Command::Audit(command) => command.run(&service().await?, out).await,
     }
 }

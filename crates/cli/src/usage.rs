@@ -91,7 +91,8 @@ fn row(item: &Value) -> Vec<String> {
     ]
 }
 
-fn time(text: &str) -> Result<i64, String> {
+/// A point in time in epoch seconds.
+pub(crate) fn time(text: &str) -> Result<i64, String> {
     let day = || Date::parse(text, format_description!("[year]-[month]-[day]")).ok();
     let moment = || OffsetDateTime::parse(text, &Rfc3339).ok();
     text.parse()

@@ -3,14 +3,16 @@
 use std::{
     io::IsTerminal,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, RwLock},
     time::Duration,
 };
 
 use anyhow::Context;
-use hearth_admission::{Admission, Audit, Throttle};
+use hearth_admission::{Admission, Throttle};
+use hearth_audit::Audit;
 use hearth_builder::{Builder, BuilderConfig};
+use hearth_external_s3::{ExternalConfig, ExternalS3, Keys};
 use hearth_gateway::{GatewayConfig, Metrics, ca::Authority, certificates};
 use hearth_guest::{BaseImage, Host, HostConfig, Pool, pool::PoolConfig};
 use hearth_iam::{Authorizer, Iam};
@@ -32,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     adapters::{Endpoints, Images, LogService, S3Keys, s3_service},
     admin, client,
-    config::{AccelerationChoice, Config, cidr},
+    config::{AccelerationChoice, Config, Settings, cidr},
     lock, roles, secrets,
 };
 
@@ -125,6 +127,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     );
     let objects = Objects::open(&config.data.join("objects")).await?;
     let logs = Logs::open_with(&config.data.join("logs"), settings.logs.limits()).await?;
+    let audit = Audit::open(settings.audit.of(&config.data)).context("the audit log cannot be opened")?;
     let usage = Usage::open(state.clone(), days(settings.usage_retention_days)).await?;
     let builder = Builder::new(host.clone(), builder_pool, builder_config(&config)?)?;
     let access = ApiAccess {
@@ -137,9 +140,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let node = Node {
         state: state.clone(),
         objects: objects.clone(),
+        external_s3: external_s3(settings)?,
         logs: logs.clone(),
         iam: iam.clone(),
         usage: usage.clone(),
+        audit: audit.clone(),
         host,
         pool: pool.clone(),
         metadata,
@@ -174,7 +179,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let guard = Arc::new(Admission::new(
         Authorizer::new(iam.clone(), Arc::new(Images(service.clone()))),
         Throttle::new(settings.rates.clone(), settings.rates_of_accounts()),
-        Audit::open(settings.audit.of(&config.data)).context("the audit log cannot be opened")?,
+        audit,
     ));
     let s3 = hearth_s3::S3::new(objects, Arc::new(S3Keys(iam.clone())), guard.clone());
     let services = hearth_api::Services {
@@ -335,6 +340,37 @@ fn builder_config(config: &Config) -> anyhow::Result<BuilderConfig> {
         trusted_certificates,
         vcpus: config.settings.builder_vcpus,
     })
+}
+
+/// The external S3 service, if there is one.
+fn external_s3(settings: &Settings) -> anyhow::Result<Option<ExternalS3>> {
+    let Some(external) = &settings.external_s3 else {
+        return Ok(None);
+    };
+    let read = |path: &PathBuf| {
+        std::fs::read(path).with_context(|| format!("cannot read external_s3.ca {}", path.display()))
+    };
+    let role_keys = settings.roles.iter().map(|(role, keys)| {
+        let keys = Keys {
+            access_key_id: keys.access_key_id.clone(),
+            secret_access_key: keys.secret_access_key.clone(),
+            session_token: keys.session_token.clone(),
+        };
+        (role.clone(), keys)
+    });
+    let config = ExternalConfig {
+        endpoint: external.endpoint.clone(),
+        region: external.region.clone().unwrap_or_else(|| settings.region.clone()),
+        keys: Keys {
+            access_key_id: external.access_key_id.clone(),
+            secret_access_key: external.secret_access_key.clone(),
+            session_token: external.session_token.clone(),
+        },
+        role_keys: role_keys.collect(),
+        ca_pem: external.ca.as_ref().map(read).transpose()?,
+    };
+    let external = ExternalS3::new(config).context("external_s3 cannot be used")?;
+    Ok(Some(external))
 }
 
 fn network_config(config: &Config) -> anyhow::Result<NetworkConfig> {

@@ -8,7 +8,8 @@ use std::{
 };
 
 use anyhow::Context;
-use hearth_admission::{AuditConfig, Rates, is_operation};
+use hearth_admission::{Rates, is_operation};
+use hearth_audit::AuditConfig;
 use hearth_lifecycle::{NetworkMap, Quotas};
 use hearth_logs::Limits;
 use hearth_network::{Allowed, Destination, Protocol};
@@ -72,6 +73,8 @@ pub(crate) struct Settings {
     pub usage_retention_days: u32,
     /// Credentials that guests with a role get instead of this service's own, by the role's ARN.
     pub roles: BTreeMap<String, RoleSettings>,
+    /// Somebody else's S3 service, from which artifacts come that no bucket of this node holds.
+    pub external_s3: Option<ExternalS3Settings>,
     /// Versions of the managed base image, newest first.
     pub base_versions: Vec<BaseVersionSettings>,
     /// Chipset generations that every image version is built for, newest first.
@@ -269,6 +272,24 @@ pub(crate) struct RoleSettings {
     pub session_token: Sensitive,
 }
 
+/// Somebody else's S3 service.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ExternalS3Settings {
+    /// Its URL.
+    pub endpoint: String,
+    /// The region of its buckets; the daemon's own when absent.
+    pub region: Option<String>,
+    /// Keys for every build whose role has none of its own in `roles`.
+    pub access_key_id: String,
+    pub secret_access_key: Sensitive,
+    /// Of temporary keys.
+    #[serde(default)]
+    pub session_token: Sensitive,
+    /// PEM file with the certificates that it is trusted by; those of the machine when absent.
+    pub ca: Option<PathBuf>,
+}
+
 /// A subnet.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -331,6 +352,7 @@ impl Default for Settings {
             logs: LogSettings::default(),
             usage_retention_days: 400,
             roles: BTreeMap::new(),
+            external_s3: None,
             base_versions: ["1", "0"].map(BaseVersionSettings::available).into(),
             chipset_generations: vec!["1".into()],
             pool: PoolSettings::default(),

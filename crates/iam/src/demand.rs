@@ -101,10 +101,10 @@ fn of_own(caller: &Caller, operation: Operation, members: &Value) -> Demand {
         .as_str()
         .is_some_and(|account| account != caller.account_id);
     let makes_administrator = members["administrator"].as_bool() == Some(true);
-    // Every account's Dockerfiles may name a container base.
-    let changes_the_node = operation == Operation::ImportBase;
+    // Every account's Dockerfiles may name a container base, and the audit log is of every account.
+    let of_the_node = matches!(operation, Operation::ImportBase | Operation::ListAudit);
     Demand {
-        administrator: about_another || makes_administrator || changes_the_node,
+        administrator: about_another || makes_administrator || of_the_node,
         ..Demand::new(format!("hearth:{}", operation.name()), "*")
     }
 }

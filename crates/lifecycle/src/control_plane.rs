@@ -1,6 +1,7 @@
 //! The API's operations: identifiers, business rules, answers. One file a resource.
 
 mod access;
+mod audit;
 mod bases;
 pub(crate) mod connectors;
 mod images;
@@ -73,4 +74,5 @@ delegate! {
     list_roles(ListRolesRequest) -> ListRolesResponse;
     delete_role(DeleteRoleRequest) -> DeleteRoleResponse;
     get_usage(GetUsageRequest) -> GetUsageResponse;
+    list_audit(ListAuditRequest) -> ListAuditResponse;
 }

@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 mod application;
+mod artifact;
 mod catalog;
 mod connector;
 mod control_plane;

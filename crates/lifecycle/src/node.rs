@@ -10,7 +10,9 @@ use std::{
     time::Duration,
 };
 
+use hearth_audit::Audit;
 use hearth_builder::Builder;
+use hearth_external_s3::ExternalS3;
 use hearth_guest::{Host, Pool};
 use hearth_iam::Iam;
 use hearth_logs::Logs;
@@ -64,12 +66,16 @@ pub struct Node {
     pub state: State,
     /// Artifacts.
     pub objects: Objects,
+    /// Artifacts of somebody else's S3 service.
+    pub external_s3: Option<ExternalS3>,
     /// Build and runtime logs.
     pub logs: Logs,
     /// Keys, and the roles that builds and MicroVMs act for.
     pub iam: Iam,
     /// What is used.
     pub usage: Usage,
+    /// What was changed, and by whom.
+    pub audit: Audit,
     /// Guests.
     pub host: Host,
     /// Processes started ahead.

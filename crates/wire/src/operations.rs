@@ -207,4 +207,7 @@ operations! {
     /// Our own: what an account has used.
     GetUsage: "GET" "/hearth/v1/usage" => 200,
         get_usage(GetUsageRequest) -> GetUsageResponse, GET_USAGE;
+    /// Our own: what was changed, by whom and when.
+    ListAudit: "GET" "/hearth/v1/audit" => 200,
+        list_audit(ListAuditRequest) -> ListAuditResponse, LIST_AUDIT;
 }

@@ -8,6 +8,7 @@
 )]
 
 mod access;
+mod audit;
 mod base;
 mod build;
 mod connector;
@@ -21,6 +22,7 @@ mod usage;
 mod version;
 
 pub use access::*;
+pub use audit::*;
 pub use base::*;
 pub use build::*;
 pub use connector::*;

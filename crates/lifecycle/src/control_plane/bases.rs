@@ -1,12 +1,17 @@
-use futures::TryStreamExt;
+use std::path::Path;
+
 use hearth_builder::{BaseArchive, BuildError};
 use hearth_state::Table;
 use hearth_storage::disk;
 use hearth_wire::{ApiError, Caller, Timestamp, types::*};
-use tokio::io::AsyncWriteExt;
+use tokio::io::AsyncReadExt;
 
 use super::internal;
-use crate::{Service, image::policy};
+use crate::{
+    Service,
+    artifact::{Artifact, NoArtifact},
+    image::policy,
+};
 
 impl Service {
     pub(crate) async fn import_base(
@@ -15,24 +20,29 @@ impl Service {
         request: ImportBaseRequest,
     ) -> Result<ImportBaseResponse, ApiError> {
         let (bucket, key) = policy::artifact(&request.archive_uri)?;
-        let refused = |code: &str, cause: &dyn std::fmt::Display| {
-            ApiError::validation(format!("{code}: {}: {cause}", request.archive_uri))
-        };
-        let objects = &self.node().objects;
-        let object = objects
-            .fetch(&caller.account_id, None, bucket, key)
-            .await
-            .map_err(|error| refused(error.build_code(), &error))?;
         let directory = tempfile::tempdir_in(&self.config().directory).map_err(internal)?;
         disk::give(directory.path(), None, None, 0o711).map_err(internal)?;
         let path = directory.path().join("archive");
-        let bytes = object.info.size;
-        let mut file = tokio::fs::File::create_new(&path).await.map_err(internal)?;
-        let mut stream = std::pin::pin!(object.stream(None));
-        while let Some(bytes) = stream.try_next().await.map_err(internal)? {
-            file.write_all(&bytes).await.map_err(internal)?;
+        let artifact = Artifact {
+            account: &caller.account_id,
+            bucket,
+            key,
+            role: None,
+        };
+        let copied = self.node().copy_artifact(&artifact, &path).await;
+        let bytes = copied.map_err(|error| match error {
+            NoArtifact::Refused(code, cause) => {
+                ApiError::validation(format!("{code}: {}: {cause}", request.archive_uri))
+            }
+            NoArtifact::Io(error) => internal(error),
+        })?;
+        let looks_like_one = looks_like_an_archive(&path).await.map_err(internal)?;
+        if !looks_like_one {
+            return Err(ApiError::validation(format!(
+                "ARCHIVE_INVALID: {}: it is no tar archive, compressed by gzip or not",
+                request.archive_uri
+            )));
         }
-        file.flush().await.map_err(internal)?;
         let archive = |kind: &str| BaseArchive {
             path: path.clone(),
             bytes,
@@ -83,4 +93,12 @@ impl Service {
         items.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(ListBasesResponse { items })
     }
+}
+
+/// By the marks of tar and gzip alone: what is in it is read in a guest.
+async fn looks_like_an_archive(path: &Path) -> std::io::Result<bool> {
+    let mut head = Vec::new();
+    let file = tokio::fs::File::open(path).await?;
+    file.take(512).read_to_end(&mut head).await?;
+    Ok(head.starts_with(&[0x1f, 0x8b]) || head.get(257..262) == Some(b"ustar"))
 }

@@ -12,11 +12,11 @@ use hearth_wire::{
     arn::ImageArn,
     types::{ImageSpecification, Logging, SnapshotBuild},
 };
-use tokio::io::AsyncWriteExt;
 
 use super::{policy, record::VersionRecord, snapshot};
 use crate::{
     application,
+    artifact::{Artifact, NoArtifact},
     microvm::{default_group, default_stream},
     node::Node,
     permissions::Actor,
@@ -204,45 +204,27 @@ fn actor<'a>(image: &'a ImageArn, specification: &'a ImageSpecification) -> Acto
     }
 }
 
-/// Copies the artifact next to the build. It is the tenant's: bytes, nothing more.
+/// Copies the artifact next to the build.
 async fn fetch(
     node: &Node,
     image: &ImageArn,
     specification: &ImageSpecification,
     to: &Path,
 ) -> Result<(), Failed> {
-    use futures::TryStreamExt;
     let uri = &specification.code_artifact.uri;
     let (bucket, key) =
         policy::artifact(uri).map_err(|error| Failed::early(error.message.unwrap_or_default()))?;
-    let refused =
-        |code: &str, cause: &dyn std::fmt::Display| Failed::early(format!("{code}: {uri}: {cause}"));
-    if !node.may_read(actor(image, specification), bucket, key) {
-        return Err(refused(
-            "S3_ACCESS_DENIED",
-            &format_args!(
-                "the role {} may not read it (s3:GetObject)",
-                specification.build_role_arn
-            ),
-        ));
-    }
-    let object = node
-        .objects
-        .fetch(&image.account, None, bucket, key)
-        .await
-        .map_err(|error| refused(error.build_code(), &error))?;
-    if object.info.size > hearth_builder::MAX_CONTEXT_BYTES {
-        return Err(refused("ARCHIVE_INVALID", &"the archive is too large"));
-    }
-    let copy = async {
-        let mut file = tokio::fs::File::create_new(to).await?;
-        let mut stream = std::pin::pin!(object.stream(None));
-        while let Some(bytes) = stream.try_next().await? {
-            file.write_all(&bytes).await?;
-        }
-        file.flush().await
+    let artifact = Artifact {
+        account: &image.account,
+        bucket,
+        key,
+        role: Some(actor(image, specification)),
     };
-    copy.await.map_err(Failed::node)
+    match node.copy_artifact(&artifact, to).await {
+        Ok(_length) => Ok(()),
+        Err(NoArtifact::Refused(code, cause)) => Err(Failed::early(format!("{code}: {uri}: {cause}"))),
+        Err(NoArtifact::Io(error)) => Err(Failed::node(error)),
+    }
 }
 
 fn container_failure(error: BuildError) -> Failed {

@@ -275,6 +275,16 @@ pub(crate) const GET_USAGE: &[Member] = &[
     Member::query("from", &Shape::at_least(0)),
     Member::query("to", &Shape::at_least(0)),
 ];
+pub(crate) const LIST_AUDIT: &[Member] = &[
+    OF,
+    Member::query("from", &Shape::at_least(0)),
+    Member::query("to", &Shape::at_least(0)),
+    Member::query("who", &Shape::text(1, 256)),
+    Member::query("what", &Shape::text(1, 256)),
+    Member::query("outcome", &Shape::Enum(&["FAILED", "SUCCEEDED"])),
+    Member::query("maxResults", &Shape::between(1, 1000)),
+    NEXT_TOKEN,
+];
 
 const CONNECTOR_IDENTIFIER: Member = Member::path("Identifier", &Shape::text(1, 140));
 const CONNECTOR_NAME: Shape = Shape::matching(

@@ -244,4 +244,7 @@ fake! {
     get_usage(_request: GetUsageRequest) -> GetUsageResponse {
         Ok(GetUsageResponse::default())
     }
+    list_audit(_request: ListAuditRequest) -> ListAuditResponse {
+        Ok(ListAuditResponse::default())
+    }
 }
