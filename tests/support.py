@@ -117,6 +117,12 @@ class Hearth:
         prefix = self.configuration["network"]["prefix"]
         return sorted(path.name for path in pathlib.Path("/run", prefix, "netns").glob("*"))
 
+    def control_groups(self):
+        """Directories of the VMMs' control groups, in every hierarchy."""
+        prefix = self.configuration["network"]["prefix"]
+        parents = [*pathlib.Path("/sys/fs/cgroup").glob(f"*/{prefix}"), pathlib.Path("/sys/fs/cgroup", prefix)]
+        return sorted(str(path) for parent in parents for path in parent.glob("*") if path.is_dir())
+
     def leftovers(self):
         """What a daemon that ended with everything must not leave behind."""
         prefix = self.configuration["network"]["prefix"]
@@ -126,6 +132,7 @@ class Hearth:
             *(f"process {pid}" for pid in self.processes()),
             *(f"guest {name}" for name in self.guests()),
             *(f"namespace {name}" for name in self.namespaces()),
+            *(f"control group {path}" for path in self.control_groups()),
             *(line for line in tables if line.split()[-1] == prefix),
             *(f"link {link['ifname']}" for link in links if link["ifname"].startswith(f"{prefix}-")),
             *(line for line in pathlib.Path("/proc/mounts").read_text().splitlines() if f"/run/{prefix}/netns/" in line),

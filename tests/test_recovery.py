@@ -41,6 +41,8 @@ def assert_nothing_is_left(hearth):
     """Every process, directory and namespace belongs to a MicroVM, to a process started ahead, or to a ready slot."""
     settled = wait_for("no process without a guest", lambda: len(hearth.processes()) == len(hearth.guests()))
     assert settled
+    names = {path.rsplit("/", 1)[1] for path in hearth.control_groups()}
+    assert names <= set(hearth.guests()), "control groups without a guest"
     pool = 4 + 1
     assert len(hearth.guests()) <= pool, "processes that nobody waits for"
     assert len(hearth.namespaces()) <= pool + 2, "namespaces that nobody needs"

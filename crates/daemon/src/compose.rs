@@ -108,6 +108,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         group_id: settings.group_id,
         writable_memory_files,
         base: base_image(&config.base(), settings.group_id)?,
+        cgroup: settings.network.prefix.clone(),
     };
     let host = Host::new(Arc::new(driver), network.clone(), host_config)?;
     let pool = Pool::new(
@@ -145,7 +146,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         iam: iam.clone(),
         usage: usage.clone(),
         audit: audit.clone(),
-        host,
+        host: host.clone(),
         pool: pool.clone(),
         metadata,
         builder: builder.clone(),
@@ -243,6 +244,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     stop.cancel();
     let _both_ended = tokio::join!(control, gateway);
     pool.stop().await;
+    host.close();
     network.stop().await?;
     usage.flush().await?;
     state.close().await;

@@ -16,6 +16,9 @@ use hearth_network::{Allowed, Destination, Protocol};
 use hearth_wire::{Sensitive, enums::ManagedMicrovmImageVersionStatus};
 use serde::Deserialize;
 
+/// Users and groups that VMMs may have: as many as network slots.
+const USERS: u32 = 65_536;
+
 /// All settings, with the data directory.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
@@ -45,9 +48,9 @@ pub(crate) struct Settings {
     pub acceleration: AccelerationChoice,
     /// Certificates that builds trust: a PEM file such as the host's own bundle.
     pub trusted_certificates: Option<PathBuf>,
-    /// First user id of VMM processes; each network slot has its own.
+    /// The user and group ids of VMM processes are the 65,536 after this one; each network slot has its own.
     pub first_user_id: u32,
-    /// Group id of VMM processes.
+    /// Group that may read images; every VMM is in it beside its own.
     pub group_id: u32,
     /// Builds at a time.
     pub concurrent_builds: usize,
@@ -529,6 +532,12 @@ impl Settings {
         anyhow::ensure!(
             self.endpoint_certificate.is_some() == self.endpoint_key.is_some(),
             "endpoint_certificate and endpoint_key belong together: set both or neither"
+        );
+        let users = self.first_user_id.checked_add(USERS);
+        let users = users.context("first_user_id leaves no room for 65,536 users")?;
+        anyhow::ensure!(
+            self.first_user_id > 0 && !(self.first_user_id + 1..=users).contains(&self.group_id),
+            "first_user_id must not be 0, and group_id must not be one of the 65,536 after it: each VMM has a group of its own"
         );
         anyhow::ensure!(self.builder_vcpus > 0, "builder_vcpus must be at least 1");
         Ok(())

@@ -1,6 +1,7 @@
 //! Every precondition of the daemon, each with a line of cause and cure.
 
 mod checks;
+mod hardening;
 
 use std::process::ExitCode;
 
@@ -79,7 +80,7 @@ impl Finding {
 
 /// Runs every check and prints the findings. Fails when one is bad.
 pub(crate) fn run(config: &Config, as_json: bool) -> ExitCode {
-    let findings = checks::all(config);
+    let findings = [checks::all(config), hardening::all()].concat();
     let sound = findings.iter().all(|finding| finding.verdict != Verdict::Bad);
     if as_json {
         let checks: Vec<_> = findings

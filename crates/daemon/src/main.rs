@@ -57,6 +57,12 @@ enum Command {
     /// Runs the tiny guest that tells whether KVM is usable; for `doctor` and the start.
     #[command(hide = true)]
     ProbeKvm,
+    /// Becomes a VMM in its jail; the daemon starts this for each.
+    #[command(hide = true)]
+    Jail {
+        /// The jail, in JSON.
+        spec: String,
+    },
 }
 
 fn main() -> ExitCode {
@@ -66,6 +72,15 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(cause) => {
                 println!("{cause}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    if let Some(Command::Jail { spec }) = &arguments.command {
+        return match hearth_vmm::jail::enter(spec) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(cause) => {
+                eprintln!("hearthd: the VMM cannot be jailed: {cause}");
                 ExitCode::FAILURE
             }
         };

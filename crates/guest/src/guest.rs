@@ -25,7 +25,6 @@ pub struct GuestRecord {
 pub struct Guest {
     pub(crate) host: Host,
     pub(crate) name: String,
-    pub(crate) directory: PathBuf,
     pub(crate) vm: Arc<dyn Vm>,
     pub(crate) slot: Slot,
     pub(crate) agent: Agent,
@@ -71,7 +70,7 @@ impl Guest {
     /// Ends the guest and removes everything it had on this node but the disks its owner gave it.
     pub async fn destroy(self) {
         self.vm.kill().await;
-        self.host.clean(&self.directory, self.slot).await;
+        self.host.clean(&self.name, self.slot).await;
     }
 }
 

@@ -1,8 +1,9 @@
 //! Starts, restores, finds again and sweeps guests on this node.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -11,7 +12,11 @@ use std::{
 use hearth_agent_protocol::GUEST_MAC;
 use hearth_network::{Egress, Network, Slot};
 use hearth_storage::{disk, durable};
-use hearth_vmm::{Disk, Driver, Kernel, Machine, Memory, ProcessRecord, Vm, process::Process};
+use hearth_vmm::{
+    Disk, Driver, Kernel, Machine, Memory, ProcessRecord, Vm,
+    jail::{Cgroups, Limits},
+    process::Process,
+};
 
 use crate::{
     Agent, Guest, GuestError, GuestRecord, Shape, Snapshot,
@@ -37,7 +42,8 @@ pub struct BaseImage {
 pub struct HostConfig {
     /// Directory of the guests' own directories. Short: control sockets lie in it.
     pub run_directory: PathBuf,
-    /// First of the unprivileged users; a guest's is this plus the number of its network slot.
+    /// Below the first of the unprivileged users and groups; a guest's is one more than this plus the number of its
+    /// network slot.
     pub first_user_id: u32,
     /// Group of all VMM processes: may read images, kernels and root disks.
     pub group_id: u32,
@@ -45,6 +51,8 @@ pub struct HostConfig {
     pub writable_memory_files: bool,
     /// What cold boots start from.
     pub base: BaseImage,
+    /// Name of the control group above those of all VMMs.
+    pub cgroup: String,
 }
 
 /// A guest to boot from scratch in order to snapshot it.
@@ -86,6 +94,7 @@ pub struct Host {
 struct Inner {
     driver: Arc<dyn Driver>,
     network: Network,
+    cgroups: Cgroups,
     config: HostConfig,
 }
 
@@ -94,10 +103,12 @@ impl Host {
     pub fn new(driver: Arc<dyn Driver>, network: Network, config: HostConfig) -> io::Result<Host> {
         fs::create_dir_all(&config.run_directory)?;
         disk::give(&config.run_directory, None, None, 0o711)?;
+        let cgroups = Cgroups::open(&config.cgroup)?;
         Ok(Host {
             inner: Arc::new(Inner {
                 driver,
                 network,
+                cgroups,
                 config,
             }),
         })
@@ -239,14 +250,13 @@ impl Host {
                 Ok(Guest {
                     host: self.clone(),
                     name,
-                    directory,
                     vm,
                     slot,
                     agent,
                 })
             }
             Err(error) => {
-                self.clean(&directory, slot).await;
+                self.clean(&name, slot).await;
                 Err(error)
             }
         }
@@ -264,9 +274,9 @@ impl Host {
         let (user_id, group_id) = (self.user_of(slot), self.inner.config.group_id);
         let files = || -> io::Result<()> {
             fs::create_dir(directory)?;
-            disk::give(directory, Some(user_id), Some(group_id), 0o700)?;
+            disk::give(directory, Some(user_id), Some(user_id), 0o700)?;
             if memory.shared {
-                disk::give(&memory.path, Some(user_id), Some(group_id), 0o600)?;
+                disk::give(&memory.path, Some(user_id), Some(user_id), 0o600)?;
             }
             for disk in &disks {
                 if let Some(path) = &disk.path {
@@ -279,11 +289,19 @@ impl Host {
         let tap = slot
             .open_tap()
             .map_err(GuestError::io("opening the guest's tap"))?;
-        let directory = directory.to_owned();
+        let limits = limits(vcpus, &memory);
+        let name = directory.file_name().unwrap_or_default().to_string_lossy();
+        let cgroups = self
+            .inner
+            .cgroups
+            .create(&name, limits)
+            .map_err(GuestError::io("limiting a VMM"))?;
         let machine = Machine {
-            directory,
+            directory: directory.to_owned(),
             user_id,
             group_id,
+            limits,
+            cgroups,
             vcpus,
             memory,
             disks,
@@ -305,7 +323,6 @@ impl Host {
         Ok(Some(Guest {
             host: self.clone(),
             name: record.name.clone(),
-            directory,
             vm,
             slot,
             agent,
@@ -323,6 +340,16 @@ impl Host {
             );
             process.kill().await;
         }
+        for name in self
+            .inner
+            .cgroups
+            .names()
+            .iter()
+            .filter(|name| !kept.contains(name.as_str()))
+        {
+            let removed = self.inner.cgroups.remove(name).await;
+            removed.map_err(GuestError::io("sweeping the control groups"))?;
+        }
         let entries = fs::read_dir(&self.inner.config.run_directory)
             .map_err(GuestError::io("reading the run directory"))?;
         for entry in entries
@@ -336,59 +363,64 @@ impl Host {
         Ok(())
     }
 
-    /// Processes of our users whose working directory lies in our run directory.
+    /// Processes of our control groups, and those of our users whose working directory is one of our guests' (where there
+    /// are no control groups).
     fn processes_not_in(&self, kept: &HashSet<&str>) -> Vec<Process> {
-        let Ok(run_directory) = self.inner.config.run_directory.canonicalize() else {
-            return Vec::new();
-        };
-        let Ok(processes) = procfs::process::all_processes() else {
-            return Vec::new();
-        };
-        processes
+        let groups = self.inner.cgroups.names();
+        let groups = groups.iter().filter(|name| !kept.contains(name.as_str()));
+        let mut pids: BTreeSet<i32> = groups.flat_map(|name| self.inner.cgroups.members(name)).collect();
+        let identity = |path: &Path| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+        let entries = fs::read_dir(&self.inner.config.run_directory)
+            .into_iter()
             .flatten()
-            .filter(|process| {
-                process
-                    .uid()
-                    .is_ok_and(|uid| uid >= self.inner.config.first_user_id)
-            })
-            .filter(|process| {
-                let Ok(cwd) = process.cwd() else { return false };
-                let Ok(name) = cwd.strip_prefix(&run_directory) else {
-                    return false;
-                };
-                !kept.contains(name.to_string_lossy().trim_end_matches(" (deleted)"))
-            })
-            .filter_map(|process| {
-                Process::watch(ProcessRecord::of(process.pid).ok()?)
-                    .ok()
-                    .flatten()
-            })
-            .collect()
+            .flatten();
+        let swept: HashSet<_> = entries
+            .filter(|entry| !kept.contains(entry.file_name().to_string_lossy().as_ref()))
+            .filter_map(|entry| identity(&entry.path()))
+            .collect();
+        let first_user = self.inner.config.first_user_id;
+        for process in procfs::process::all_processes().into_iter().flatten().flatten() {
+            let is_ours = process.uid().is_ok_and(|uid| uid > first_user);
+            let cwd = || identity(Path::new(&format!("/proc/{}/cwd", process.pid)));
+            if is_ours && cwd().is_some_and(|cwd| swept.contains(&cwd)) {
+                pids.insert(process.pid);
+            }
+        }
+        let watch = |pid| Process::watch(ProcessRecord::of(pid).ok()?).ok().flatten();
+        pids.into_iter().filter_map(watch).collect()
     }
 
-    /// Removes a guest's directory and network slot; what fails is logged and left to the next sweep.
-    pub(crate) async fn clean(&self, directory: &Path, slot: Slot) {
-        if let Err(error) = fs::remove_dir_all(directory)
+    /// Removes a guest's directory, control groups and network slot; what fails is logged and left to the next sweep.
+    pub(crate) async fn clean(&self, name: &str, slot: Slot) {
+        let directory = self.inner.config.run_directory.join(name);
+        if let Err(error) = fs::remove_dir_all(&directory)
             && error.kind() != io::ErrorKind::NotFound
         {
             tracing::warn!(%error, directory = %directory.display(), "a guest's directory stays behind");
+        }
+        if let Err(error) = self.inner.cgroups.remove(name).await {
+            tracing::warn!(%error, name, "a control group stays behind");
         }
         if let Err(error) = slot.release().await {
             tracing::warn!(%error, "a network slot stays behind");
         }
     }
 
+    /// Ends the node's use of what is shared by its guests, as far as none is left.
+    pub fn close(&self) {
+        self.inner.cgroups.close();
+    }
+
     /// A disk is its guest's alone, or readable for every VMM.
     fn give_disk(&self, path: &Path, read_only: bool, user: u32) -> io::Result<()> {
-        let group = Some(self.inner.config.group_id);
         match read_only {
-            true => disk::give(path, Some(0), group, 0o640),
-            false => disk::give(path, Some(user), group, 0o600),
+            true => disk::give(path, Some(0), Some(self.inner.config.group_id), 0o640),
+            false => disk::give(path, Some(user), Some(user), 0o600),
         }
     }
 
     fn user_of(&self, slot: &Slot) -> u32 {
-        self.inner.config.first_user_id + u32::from(slot.index())
+        self.inner.config.first_user_id + 1 + u32::from(slot.index())
     }
 }
 
@@ -454,6 +486,23 @@ impl Idle {
     /// Ends the process.
     pub async fn discard(self) {
         self.guest.destroy().await;
+    }
+}
+
+/// Memory of a VMM beside its guest's: the program, the translation cache, page tables, buffers.
+const OVERHEAD_BYTES: u64 = 384 << 20;
+/// Threads of a VMM beside its virtual CPUs: QEMU's pool for disk requests has 64.
+const OVERHEAD_TASKS: u64 = 100;
+/// Guest memory of a size whose baseline is one CPU.
+const MEMORY_OF_A_CPU: u64 = 8 << 30;
+
+/// At most the peak of its size; when CPU is scarce, in proportion to the size's baseline.
+fn limits(vcpus: u32, memory: &Memory) -> Limits {
+    Limits {
+        cpus: vcpus,
+        weight: (memory.bytes * 100 / MEMORY_OF_A_CPU).max(1),
+        memory_bytes: memory.bytes + memory.bytes / 64 + OVERHEAD_BYTES,
+        tasks: u64::from(vcpus) + OVERHEAD_TASKS,
     }
 }
 

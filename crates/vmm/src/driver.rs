@@ -10,7 +10,7 @@ use std::{
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::process::ProcessRecord;
+use crate::{jail::Limits, process::ProcessRecord};
 
 /// How guest code is executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,10 +74,14 @@ pub struct Kernel {
 pub struct Machine {
     /// Directory of the process's own files, made by the caller: control socket, saved state, log. Short (< 90 bytes).
     pub directory: PathBuf,
-    /// The unprivileged user it runs as; owns `directory`.
+    /// The unprivileged user it runs as, and the number of its group; nobody else's. Owns `directory`.
     pub user_id: u32,
     /// Group that may read images and kernels.
     pub group_id: u32,
+    /// What it may use.
+    pub limits: Limits,
+    /// Directories of its control groups, which have these limits.
+    pub cgroups: Vec<PathBuf>,
     /// Number of virtual CPUs.
     pub vcpus: u32,
     /// Guest memory.

@@ -6,11 +6,13 @@
 //! | --- | --- |
 //! | [`driver`] | what every VMM must be able to do, and the shapes passed in |
 //! | [`qemu`] | QEMU by QMP, with KVM or TCG |
+//! | [`jail`] | what a VMM process may see, do and use |
 //! | [`memory`] | which pages a guest has written, the delta file, zero pages |
 //! | [`process`] | a VMM process that outlives the daemon: found again, watched, ended |
 //! | [`kvm`] | is `/dev/kvm` usable, or only there? |
 
 pub mod driver;
+pub mod jail;
 pub mod kvm;
 pub mod memory;
 pub mod process;

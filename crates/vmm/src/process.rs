@@ -1,6 +1,12 @@
 //! A VMM process that outlives the daemon: named by pid and start time, watched by a pidfd.
 
-use std::{io, os::fd::OwnedFd, sync::Arc};
+use std::{
+    fs::File,
+    io::{self, Read, Seek, SeekFrom},
+    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
+    path::Path,
+    sync::Arc,
+};
 
 use nix::sys::{signal::Signal, wait};
 use serde::{Deserialize, Serialize};
@@ -65,6 +71,11 @@ impl Process {
         &self.record
     }
 
+    /// Stands for the process, and for its namespaces.
+    pub(crate) fn pidfd(&self) -> &OwnedFd {
+        self.pidfd.get_ref()
+    }
+
     /// Returns when the process has ended; reaps it when it is our child.
     pub async fn ended(&self) {
         // A pidfd turns readable when its process ends, and stays so.
@@ -103,6 +114,22 @@ fn pidfd_send_signal(pidfd: &OwnedFd, signal: Signal) {
             0,
         );
     }
+}
+
+/// The last 4 KiB of a log that a VMM process may have put something else in the place of, as text.
+pub(crate) fn read_tail(path: &Path) -> String {
+    let read = || -> io::Result<String> {
+        let mut file = File::options()
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(path)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(4096)))?;
+        let mut tail = Vec::new();
+        file.take(4096).read_to_end(&mut tail)?;
+        Ok(String::from_utf8_lossy(&tail).trim().to_owned())
+    };
+    read().unwrap_or_default()
 }
 
 #[cfg(test)]

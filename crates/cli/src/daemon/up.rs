@@ -33,7 +33,7 @@ pub(crate) struct Up {
 impl Up {
     /// Runs the command.
     pub(crate) async fn run(self, data: &Path, out: Out) -> Result<()> {
-        let running = Daemon::find(data);
+        let mut running = Daemon::find(data);
         let mut started = match running {
             Some(_) => None,
             None => Some(Started::new(data, self.config.as_deref())?),
@@ -48,9 +48,10 @@ impl Up {
                     .check()?
                     .into_iter()
                     .for_each(|line| bar.set_message(line)),
+                // One that was found on its way out: a new one takes its place.
                 None if running.is_some_and(|daemon| !daemon.lives()) => {
-                    let cure = format!("See {}", log_path(data).display());
-                    return Err(Error::failed("hearthd ended while starting", cure));
+                    running = None;
+                    started = Some(Started::new(data, self.config.as_deref())?);
                 }
                 None => {}
             }

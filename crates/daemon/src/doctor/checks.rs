@@ -4,7 +4,7 @@ use std::{
     process::Command,
 };
 
-use hearth_vmm::{Acceleration, Driver, kvm, qemu::Qemu};
+use hearth_vmm::{Acceleration, Driver, jail::Cgroups, kvm, qemu::Qemu};
 
 use super::Finding;
 use crate::config::{Config, cidr};
@@ -125,6 +125,14 @@ fn device(name: &'static str, path: &str, cure: &str) -> Finding {
 }
 
 fn cgroups() -> Finding {
+    let missing = Cgroups::missing();
+    if !missing.is_empty() {
+        return Finding::note(
+            "cgroups",
+            format!("MicroVMs go without limits of {}", missing.join(", ")),
+            "mount control groups with these controllers",
+        );
+    }
     match Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
         true => Finding::good("cgroups", "version 2"),
         false if Path::new("/sys/fs/cgroup/unified").exists() => {

@@ -1,18 +1,12 @@
 //! The command line of one QEMU process.
 
-use std::{
-    ffi::OsString,
-    fs::File,
-    os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::process::CommandExt,
-    },
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::{ffi::OsString, path::PathBuf};
 
-use super::Qemu;
-use crate::driver::{Acceleration, Disk, Machine, VmmError};
+use super::{Qemu, runtime};
+use crate::{
+    driver::{Acceleration, Disk, Machine},
+    jail::{Bind, Device, JailSpec, NetworkOf},
+};
 
 /// Descriptor of the tap device in the child.
 const TAP_FD: i32 = 3;
@@ -27,59 +21,77 @@ pub(super) const CONSOLE: &str = "console.log";
 /// Upper bound of TCG's translation cache in MiB; QEMU's own default grows with guest memory.
 const TRANSLATION_CACHE_MIB: u32 = 128;
 
-/// Builds the command. `state` is the child's end of the socket for device state.
-pub(super) fn build(qemu: &Qemu, machine: &Machine, state: &OwnedFd) -> Result<Command, VmmError> {
-    let mut command = Command::new(&qemu.program);
-    command
-        .args(arguments(qemu, machine))
-        .current_dir(&machine.directory)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null());
-    let log = File::create(machine.directory.join(LOG)).map_err(VmmError::io("creating the VMM's log"))?;
-    command.stderr(log).env_clear();
-    let (tap, state) = (machine.tap.as_raw_fd(), state.as_raw_fd());
-    let (user, group) = (machine.user_id, machine.group_id);
-    // SAFETY: between fork and exec only async-signal-safe system calls are made, on descriptors that stay open until
-    // the command has been spawned.
-    unsafe { command.pre_exec(move || prepare_child(tap, state, user, group)) };
-    Ok(command)
+/// Guest memory in the jail.
+const MEMORY: &str = "/memory";
+const KERNEL: &str = "/kernel";
+const INITRAMFS: &str = "/initramfs";
+/// Of what a paused guest's device state is written to.
+const LARGEST_OWN_FILE: u64 = 64 << 20;
+
+/// A disk's place in the jail.
+pub(super) fn disk_place(index: usize) -> PathBuf {
+    PathBuf::from(format!("/disks/{index}"))
 }
 
-/// In the child: a session and empty network of its own, two inherited descriptors, no privileges.
-fn prepare_child(tap: i32, state: i32, user: u32, group: u32) -> std::io::Result<()> {
-    use nix::{
-        sched::{CloneFlags, unshare},
-        unistd::{Gid, Uid, setgroups, setresgid, setresuid, setsid},
-    };
-    setsid()?;
-    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC)?;
-    // First out of the way, then to their places: the two may sit on each other's number.
-    let away = [duplicate_above(tap, 10)?, duplicate_above(state, 10)?];
-    for (from, to) in away.into_iter().zip([TAP_FD, STATE_FD]) {
-        // SAFETY: plain system call on descriptors of this process; the copy is not close-on-exec.
-        if unsafe { libc::dup2(from, to) } < 0 {
-            return Err(std::io::Error::last_os_error());
+/// The jail with everything that the machine needs, and no more.
+pub(super) fn jail(qemu: &Qemu, machine: &Machine) -> JailSpec {
+    let mut binds = qemu.runtime.files.clone();
+    let memory = &machine.memory;
+    binds.push(Bind {
+        from: memory.path.clone(),
+        to: MEMORY.into(),
+        writable: memory.shared || !qemu.maps_read_only_memory(),
+    });
+    if let Some(kernel) = &machine.boot {
+        binds.push(Bind::read_only(&kernel.image, KERNEL));
+        binds.push(Bind::read_only(&kernel.initramfs, INITRAMFS));
+    }
+    let mut places = Vec::new();
+    for (index, disk) in machine.disks.iter().enumerate() {
+        match &disk.path {
+            Some(path) => binds.push(Bind {
+                from: path.clone(),
+                to: disk_place(index),
+                writable: !disk.read_only,
+            }),
+            None => places.push(disk_place(index)),
         }
     }
-    let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
-    setgroups(&[])?;
-    setresgid(group, group, group)?;
-    setresuid(user, user, user)?;
-    nix::sys::prctl::set_no_new_privs()?;
-    Ok(())
-}
-
-fn duplicate_above(fd: i32, least: i32) -> std::io::Result<i32> {
-    // SAFETY: plain system call; the copy is close-on-exec.
-    match unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, least) } {
-        copy if copy >= 0 => Ok(copy),
-        _ => Err(std::io::Error::last_os_error()),
+    let device = |path: &str, number| Device {
+        path: path.into(),
+        number,
+    };
+    let mut devices = vec![device("/dev/urandom", (1, 9))];
+    if qemu.platform.acceleration == Acceleration::Kvm {
+        devices.push(device("/dev/kvm", (10, 232)));
+    }
+    let writable = machine.disks.iter().filter(|disk| !disk.read_only);
+    JailSpec {
+        user: machine.user_id,
+        group: machine.user_id,
+        images_group: machine.group_id,
+        directory: machine.directory.clone(),
+        network: NetworkOf::Nobody,
+        cgroups: machine.cgroups.clone(),
+        binds,
+        places,
+        devices,
+        file_bytes: writable
+            .map(|disk| disk.bytes)
+            .max()
+            .unwrap_or(0)
+            .max(LARGEST_OWN_FILE),
+        tasks: machine.limits.tasks,
+        program: qemu.program.clone(),
+        arguments: arguments(qemu, machine),
+        environment: vec![("QEMU_MODULE_DIR".into(), runtime::MODULES.into())],
     }
 }
 
 fn arguments(qemu: &Qemu, machine: &Machine) -> Vec<OsString> {
     let mut arguments = Arguments(Vec::new());
     arguments.pair("-name", "hearth");
+    arguments.pair("-L", runtime::FIRMWARE);
     arguments
         .flag("-no-user-config")
         .flag("-nodefaults")
@@ -143,9 +155,9 @@ fn arguments(qemu: &Qemu, machine: &Machine) -> Vec<OsString> {
         );
     }
     match &machine.boot {
-        Some(kernel) => {
-            arguments.pair("-kernel", kernel.image.as_os_str().to_owned());
-            arguments.pair("-initrd", kernel.initramfs.as_os_str().to_owned());
+        Some(_) => {
+            arguments.pair("-kernel", KERNEL);
+            arguments.pair("-initrd", INITRAMFS);
             arguments.pair("-append", kernel_command_line(qemu.platform.acceleration));
         }
         None => {
@@ -155,32 +167,30 @@ fn arguments(qemu: &Qemu, machine: &Machine) -> Vec<OsString> {
     arguments.0
 }
 
-fn memory_backend(qemu: &Qemu, machine: &Machine) -> OsString {
+fn memory_backend(qemu: &Qemu, machine: &Machine) -> String {
     let memory = &machine.memory;
-    let mut backend = OsString::from("memory-backend-file,id=memory,prealloc=off,reserve=off,mem-path=");
-    backend.push(escape_commas(&memory.path));
-    backend.push(format!(",size={}B,share={}", memory.bytes, on_off(memory.shared)));
+    let mut backend = format!(
+        "memory-backend-file,id=memory,prealloc=off,reserve=off,mem-path={MEMORY},size={}B,share={}",
+        memory.bytes,
+        on_off(memory.shared)
+    );
     if !memory.shared && qemu.maps_read_only_memory() {
-        backend.push(",readonly=on,rom=off");
+        backend.push_str(",readonly=on,rom=off");
     }
     backend
 }
 
-fn protocol_node(index: usize, disk: &Disk) -> OsString {
+fn protocol_node(index: usize, disk: &Disk) -> String {
     match &disk.path {
-        Some(path) => {
-            let mut node = OsString::from(format!(
-                "driver=file,node-name=file{index},locking=off,read-only={},discard=unmap,filename=",
-                on_off(disk.read_only)
-            ));
-            node.push(escape_commas(path));
-            node
-        }
+        Some(_) => format!(
+            "driver=file,node-name=file{index},locking=off,read-only={},discard=unmap,filename={}",
+            on_off(disk.read_only),
+            disk_place(index).display()
+        ),
         None => format!(
             "driver=null-co,node-name=file{index},size={},read-zeroes=on",
             disk.bytes
-        )
-        .into(),
+        ),
     }
 }
 
@@ -193,19 +203,6 @@ fn kernel_command_line(acceleration: Acceleration) -> String {
         // The host's speculation is not the guest's under translation; a real-time TSC is not there to calibrate.
         Acceleration::Tcg => format!("{common} mitigations=off tsc=unstable no_timer_check"),
     }
-}
-
-/// In QEMU's option syntax a comma inside a value is doubled.
-fn escape_commas(path: &Path) -> OsString {
-    use std::os::unix::ffi::{OsStrExt, OsStringExt};
-    let mut escaped = Vec::new();
-    for byte in path.as_os_str().as_bytes() {
-        escaped.push(*byte);
-        if *byte == b',' {
-            escaped.push(b',');
-        }
-    }
-    OsString::from_vec(escaped)
 }
 
 fn on_off(value: bool) -> &'static str {
@@ -224,18 +221,5 @@ impl Arguments {
         self.0.push(name.into());
         self.0.push(value.into());
         self
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn commas_in_paths_cannot_add_options() {
-        assert_eq!(
-            escape_commas(Path::new("/a,share=on")),
-            OsString::from("/a,,share=on")
-        );
     }
 }

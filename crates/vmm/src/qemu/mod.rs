@@ -4,16 +4,19 @@
 //! | --- | --- |
 //! | `command` | the command line: devices, memory, sandbox |
 //! | `monitor` | QMP, typed by the `qapi` crate |
+//! | `runtime` | the files that the program itself needs in its jail |
 //! | `vm` | one process: restore, pause, save |
 
 mod command;
 mod monitor;
+mod runtime;
 mod vm;
 
 use std::{io, path::Path, path::PathBuf, process::Command, sync::Arc};
 
 use async_trait::async_trait;
 
+use self::runtime::Runtime;
 use crate::{
     driver::{Acceleration, Driver, Machine, Platform, Vm, VmmError},
     process::{Process, ProcessRecord},
@@ -32,6 +35,7 @@ pub struct Qemu {
     program: PathBuf,
     platform: Platform,
     version: (u32, u32),
+    runtime: Arc<Runtime>,
 }
 
 impl Qemu {
@@ -56,10 +60,15 @@ impl Qemu {
             machine: MACHINE.into(),
             cpu: CPU.into(),
         };
+        let (program, runtime) = Runtime::find(program).map_err(|source| VmmError::Start {
+            program: program.display().to_string(),
+            source,
+        })?;
         Ok(Qemu {
-            program: program.to_owned(),
+            program,
             platform,
             version,
+            runtime: Arc::new(runtime),
         })
     }
 

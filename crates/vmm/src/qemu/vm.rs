@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read, Seek, SeekFrom, Write},
+    io::{self, Read, Write},
     os::{fd::OwnedFd, unix::fs::OpenOptionsExt, unix::net::UnixStream},
     path::{Path, PathBuf},
     sync::Mutex,
@@ -17,8 +17,9 @@ use super::{
 };
 use crate::{
     driver::{Disk, Execution, Machine, Vm, VmmError},
+    jail::{self, launch},
     memory::{DeltaReader, DeltaSummary, GuestSpace, save_delta},
-    process::{Process, ProcessRecord},
+    process::{Process, ProcessRecord, read_tail},
 };
 
 /// Longest device state that is taken over from a VMM process; ours are under 200 KB.
@@ -38,22 +39,10 @@ pub(super) struct QemuVm {
 impl QemuVm {
     pub(super) async fn start(qemu: &Qemu, machine: Machine) -> Result<QemuVm, VmmError> {
         let (ours, theirs) = UnixStream::pair().map_err(VmmError::io("making a socket pair"))?;
-        let theirs = OwnedFd::from(theirs);
-        let mut command = command::build(qemu, &machine, &theirs)?;
-        // Forking takes long in a large process: not on the executor's threads.
-        let (child, theirs) = tokio::task::spawn_blocking(move || (command.spawn(), theirs))
-            .await
-            .map_err(|error| VmmError::Ended(error.to_string()))?;
-        drop(theirs);
-        let child = child.map_err(|source| VmmError::Start {
-            program: qemu.program.display().to_string(),
-            source,
-        })?;
-        let ended = || VmmError::Ended(read_tail(&machine.directory.join(command::LOG)));
-        let record = ProcessRecord::of(child.id() as i32).map_err(|_| ended())?;
-        let process = Process::watch(record)
-            .map_err(VmmError::io("watching a VMM process"))?
-            .ok_or_else(ended)?;
+        let spec = command::jail(qemu, &machine);
+        let log = machine.directory.join(command::LOG);
+        let process = launch(spec, vec![machine.tap, OwnedFd::from(theirs)], &log).await?;
+        let ended = || VmmError::Ended(read_tail(&log));
         let socket = machine.directory.join(command::CONTROL_SOCKET);
         let monitor = tokio::select! {
             monitor = Monitor::connect(&socket) => monitor,
@@ -100,9 +89,10 @@ impl Vm for QemuVm {
 
     async fn attach_disk(&self, index: usize, path: &Path) -> Result<(), VmmError> {
         let read_only = self.disks.get(index).is_some_and(|disk| disk.read_only);
-        let file = format!("attached{index}");
+        let (file, place) = (format!("attached{index}"), command::disk_place(index));
+        jail::attach(&self.process, path, &place, !read_only).map_err(VmmError::io("attaching a disk"))?;
         self.monitor
-            .execute(AddFileNode::new(file.clone(), path, read_only))
+            .execute(AddFileNode::new(file.clone(), &place, read_only))
             .await?;
         self.monitor
             .execute(ReopenRawNode::new(format!("disk{index}"), file, read_only))
@@ -230,20 +220,4 @@ fn take_over(own: &Path, to: &Path) -> io::Result<()> {
     }
     file.sync_all()?;
     std::fs::remove_file(own)
-}
-
-/// The last 4 KiB of a log, as text.
-fn read_tail(path: &Path) -> String {
-    let read = || -> io::Result<String> {
-        let mut file = File::options()
-            .read(true)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(path)?;
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(4096)))?;
-        let mut tail = Vec::new();
-        file.take(4096).read_to_end(&mut tail)?;
-        Ok(String::from_utf8_lossy(&tail).trim().to_owned())
-    };
-    read().unwrap_or_default()
 }

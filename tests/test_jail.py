@@ -1,0 +1,148 @@
+"""What `/proc` says of a live VMM: it may see, do and use what its guest needs, and nothing else."""
+
+import os
+import pathlib
+import signal
+import stat
+
+import pytest
+
+from support import wait_for
+
+
+def status(pid):
+    lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.split() for name, value in (line.split(":", 1) for line in lines)}
+
+
+def limit(pid, name):
+    lines = pathlib.Path(f"/proc/{pid}/limits").read_text().splitlines()
+    return next(line[26:].split()[:2] for line in lines if line.startswith(name))
+
+
+def vmm_of(hearth, pids_before):
+    """The VMM that was not there before."""
+    return wait_for("the VMM", lambda: set(hearth.processes()) - pids_before).pop()
+
+
+def in_jail(pid, path="/"):
+    return pathlib.Path(f"/proc/{pid}/root{path}")
+
+
+def groups(pid):
+    """Control groups of a process: (directory, controllers), the version-2 one without controllers' names."""
+    found = []
+    for line in pathlib.Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        root = pathlib.Path("/sys/fs/cgroup")
+        if not controllers and not (root / "cgroup.controllers").exists():
+            continue
+        directory = root / controllers if controllers else root
+        if (directory / path.lstrip("/")).exists():
+            found.append((directory / path.lstrip("/"), controllers))
+    return found
+
+
+@pytest.fixture
+def vmm(hearth, microvm):
+    """Pid of a VMM whose guest runs: nobody else's, since every waiting one has no disk yet."""
+    running = [pid for pid in hearth.processes() if in_jail(pid, "/disks/1").stat().st_size]
+    assert len(running) == 1
+    return running[0]
+
+
+def test_a_vmm_is_a_user_of_its_own_without_any_privilege(hearth, vmm):
+    first = hearth.configuration["first_user_id"]
+    seen = set()
+    for pid in hearth.processes():
+        now = status(pid)
+        user, = set(now["Uid"])
+        group, = set(now["Gid"])
+        assert first < int(user) <= first + 65536 and user == group
+        assert now["Groups"] == ["2000000"], "the group that may read images"
+        assert user not in seen, "two VMMs are the same user"
+        seen.add(user)
+        for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+            assert int(now[name][0], 16) == 0, name
+        assert now["NoNewPrivs"] == ["1"]
+        assert now["Seccomp"] == ["2"] and int(now["Seccomp_filters"][0]) >= 3, "ours and QEMU's"
+    assert vmm in hearth.processes()
+
+
+def test_a_vmm_shares_no_namespace_with_the_host_or_another_vmm(hearth, vmm):
+    names = ("cgroup", "ipc", "mnt", "net", "pid", "uts")
+    everybody = [os.getpid(), hearth.pid, *hearth.processes()]
+    for name in names:
+        links = [os.readlink(f"/proc/{pid}/ns/{name}") for pid in everybody]
+        own = links[2:]
+        assert len(set(own)) == len(own) and not set(own) & set(links[:2]), name
+    assert status(vmm)["NSpid"] == [str(vmm), "1"], "the first process of its own PID namespace"
+    assert status(vmm)["PPid"] == [str(hearth.pid)]
+    devices = pathlib.Path(f"/proc/{vmm}/net/dev").read_text().splitlines()[2:]
+    assert [line.split(":")[0].strip() for line in devices] == ["lo"]
+
+
+def test_a_vmms_root_holds_only_what_it_needs_and_is_read_only(hearth, vmm):
+    top = sorted(path.name for path in in_jail(vmm).iterdir())
+    assert set(top) <= {"dev", "disks", "etc", "firmware", "lib", "lib64", "memory", "modules", "own", "proc", "usr"}, top
+    entries = [line.split() for line in pathlib.Path(f"/proc/{vmm}/mountinfo").read_text().splitlines()]
+    mounts = {entry[4]: set(entry[5].split(",")) for entry in entries}
+    own = [path for path, options in mounts.items() if "rw" in options]
+    assert set(own) <= {"/own", "/disks/1", "/memory"}, "what it may write"
+    assert all("nosuid" in options for options in mounts.values())
+    assert all("nodev" in options for path, options in mounts.items() if path != "/")
+    shells = ["/bin/sh", "/usr/bin/sh", "/bin/busybox", "/usr/bin/python3", "/usr/sbin/init", "/etc/passwd", "/etc/shadow"]
+    assert not any(in_jail(vmm, path).exists() for path in shells)
+    assert not in_jail(vmm, "/proc/self").exists() and not in_jail(vmm, "/sys").exists()
+    nodes = [path for path in in_jail(vmm, "/dev").iterdir() if stat.S_ISCHR(path.lstat().st_mode)]
+    assert {path.name for path in nodes} <= {"urandom", "kvm"}
+    user = int(status(vmm)["Uid"][0])
+    files = [path for path in in_jail(vmm, "/own").iterdir()]
+    assert {path.name for path in files} <= {"qmp.sock", "vmm.log", "device-state"}, files
+    assert in_jail(vmm, "/disks/1").stat().st_uid == user
+    memory = in_jail(vmm, "/memory").stat()
+    assert memory.st_uid == 0 and memory.st_mode & 0o007 == 0
+
+
+def test_a_vmm_has_no_open_file_but_its_own(vmm):
+    links = [os.readlink(fd) for fd in pathlib.Path(f"/proc/{vmm}/fd").iterdir()]
+    logs = [link for link in links if link.endswith("/vmm.log")]
+    assert len(logs) == 1
+    own = ("/memory", "/disks/", "/own/", "/dev/urandom", "/dev/kvm", "/dev/net/tun", "pipe:", "socket:", "anon_inode:", "/memfd:")
+    # `/dev/null` of the host, seen from here and through the jail's file system.
+    foreign = [link for link in links if link not in (*logs, "/dev/null", "/null") and not link.startswith(own)]
+    assert foreign == []
+
+
+def test_a_vmm_is_limited(hearth, vmm, microvm):
+    assert limit(vmm, "Max core file size") == ["0", "0"]
+    assert limit(vmm, "Max open files") == ["1024", "1024"]
+    assert limit(vmm, "Max processes") == ["101", "101"]
+    assert limit(vmm, "Max file size") == [str(8 << 30)] * 2
+    found = groups(vmm)
+    guest_bytes = 2 << 30
+    expected = {
+        "cpu.max": "100000 100000", "cpu.weight": "25", "cpu.cfs_quota_us": "100000", "cpu.shares": "256",
+        "memory.max": str(guest_bytes + guest_bytes // 64 + (384 << 20)), "pids.max": "101",
+    }
+    expected["memory.limit_in_bytes"] = expected["memory.max"]
+    seen = {}
+    for directory, _ in found:
+        if directory.parent.name == hearth.configuration["network"]["prefix"]:
+            seen |= {name: (directory / name).read_text().strip() for name in expected if (directory / name).exists()}
+    assert {name: expected[name] for name in seen} == seen
+    sets = ({"cpu.max", "cpu.weight", "memory.max", "pids.max"},
+            {"cpu.cfs_quota_us", "cpu.shares", "memory.limit_in_bytes", "pids.max"})
+    assert any(wanted <= set(seen) for wanted in sets), seen
+
+
+def test_nothing_of_a_vmm_is_left_when_it_is_killed_with_the_daemon(hearth, microvm, vmm):
+    guest = next(name for name in hearth.guests() for path in hearth.control_groups()
+                 if path.endswith(name) and str(vmm) in pathlib.Path(path, "cgroup.procs").read_text().split())
+    hearth.kill()
+    os.kill(vmm, signal.SIGKILL)
+    hearth.start()
+    wait_for("the end", lambda: microvm.object["state"] == "TERMINATED")
+    assert guest not in hearth.guests()
+    assert not [path for path in hearth.control_groups() if path.endswith(guest)]
+    assert "vmm" not in pathlib.Path("/proc/self/mounts").read_text()
