@@ -21,12 +21,9 @@ impl Out {
         self.line(&if self.json { value.to_string() } else { text() })
     }
 
-    /// Prints one line, or several, as they are.
+    /// Prints one line, or several, as they are: at once, so that a reader of the first only breaks no pipe.
     pub(crate) fn line(self, line: &str) -> Result<()> {
-        let mut out = io::stdout().lock();
-        writeln!(out, "{line}")
-            .and_then(|()| out.flush())
-            .map_err(Error::Output)
+        self.bytes(format!("{line}\n").as_bytes())
     }
 
     /// Prints bytes as they are.
