@@ -31,7 +31,13 @@ class Bare:
 
     def __init__(self, command_line, snapshot, work):
         """`command_line` is that of a hearth process which waits for a guest of `snapshot`, a version's directory."""
-        self.command_line, self.snapshot, self.work = command_line, pathlib.Path(snapshot), pathlib.Path(work)
+        self.snapshot, self.work = pathlib.Path(snapshot), pathlib.Path(work)
+        # What hearth's process finds in its jail, by its place on the host; the firmware is where QEMU looks for it anyway.
+        firmware = command_line.index("-L")
+        self.command_line = [
+            word.replace("mem-path=/memory,", f"mem-path={self.snapshot}/memory,").replace("filename=/disks/0", f"filename={self.snapshot}/root.erofs")
+            for word in command_line[:firmware] + command_line[firmware + 2:]
+        ]
         self.work.mkdir(parents=True, exist_ok=True)
         sh(f"ip netns del {NAMESPACE}", check=False)
         for line in [
@@ -87,11 +93,10 @@ class Bare:
     def spawn(self, scratch):
         tap = open_tap(TAP)
         self.state_socket, theirs = socket.socketpair()
-        arguments = list(self.command_line)
         # The scratch disk is there from the start instead of being attached.
         arguments = [
             f"driver=file,node-name=file1,locking=off,discard=unmap,filename={scratch}" if word.startswith("driver=null-co,node-name=file1,") else word
-            for word in arguments
+            for word in self.command_line
         ]
 
         def descriptors():

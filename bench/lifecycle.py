@@ -139,9 +139,10 @@ def allocated(directory):
 
 def proportional_set_size(hearth, vm):
     """Memory of the MicroVM's VMM process, its share of what is shared included, in bytes."""
+    disk = hearth.data / "microvms" / vm.id / "scratch.img"
     for pid in hearth.processes():
-        descriptors = [pathlib.Path(f"/proc/{pid}/fd/{fd.name}") for fd in pathlib.Path(f"/proc/{pid}/fd").iterdir()]
-        if any(vm.id in str(descriptor.readlink()) for descriptor in descriptors):
+        # By the file itself: in its jail it has another path.
+        if any(descriptor.exists() and descriptor.samefile(disk) for descriptor in pathlib.Path(f"/proc/{pid}/fd").iterdir()):
             for line in pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
                 if line.startswith("Pss:"):
                     return int(line.split()[1]) << 10
