@@ -6,6 +6,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use tokio::task::JoinSet;
+
 use crate::{GuestError, Host, Idle, Snapshot};
 
 /// How many processes wait.
@@ -23,6 +25,8 @@ pub struct Pool {
     host: Host,
     config: PoolConfig,
     shelves: Arc<Mutex<Shelves>>,
+    /// What starts processes.
+    starting: Arc<Mutex<JoinSet<()>>>,
 }
 
 #[derive(Default)]
@@ -47,6 +51,7 @@ impl Pool {
             host,
             config,
             shelves: Arc::default(),
+            starting: Arc::default(),
         }
     }
 
@@ -89,7 +94,9 @@ impl Pool {
         });
         for _ in 0..missing {
             let (pool, snapshot) = (self.clone(), snapshot.clone());
-            tokio::spawn(async move { pool.add(&snapshot).await });
+            let mut starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+            while starting.try_join_next().is_some() {}
+            starting.spawn(async move { pool.add(&snapshot).await });
         }
     }
 
@@ -126,7 +133,7 @@ impl Pool {
         }
     }
 
-    /// Ends all waiting processes; no more are started.
+    /// Ends all waiting processes, those just being started included; no more are started.
     pub async fn stop(&self) {
         let shelves = self.with(|shelves| {
             shelves.stopped = true;
@@ -135,6 +142,8 @@ impl Pool {
         for idle in shelves.into_values().flat_map(|shelf| shelf.idle) {
             idle.discard().await;
         }
+        let mut starting = std::mem::take(&mut *self.starting.lock().unwrap_or_else(PoisonError::into_inner));
+        while starting.join_next().await.is_some() {}
     }
 
     fn with<T>(&self, use_it: impl FnOnce(&mut Shelves) -> T) -> T {
