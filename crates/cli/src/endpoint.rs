@@ -18,6 +18,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use crate::error::{Error, Result};
 use crate::http::tls_config;
 use crate::service::Service;
+use crate::vm::id;
 
 /// The header that carries a token.
 pub(crate) const TOKEN: &str = "x-aws-proxy-auth";
@@ -38,11 +39,11 @@ pub(crate) struct Endpoint {
 impl Endpoint {
     /// The endpoint of a MicroVM.
     pub(crate) async fn of(service: &Service, id: &str) -> Result<Self> {
-        let vm = service.microvms.get_microvm().microvm_identifier(id).send().await;
+        let vm = id::get(service, id).await?;
         let mut tls = tls_config(service.settings.ca.as_deref())?;
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self {
-            authority: vm.map_err(|error| service.error(error))?.endpoint,
+            authority: vm.endpoint,
             gateway: service.settings.gateway,
             tls: TlsConnector::from(Arc::new(tls)),
         })

@@ -41,13 +41,7 @@ impl Logs {
             (Some(image), _) => (Tail::new(group_of(&image), 0, |_| true), None),
             (None, typed) => {
                 let id = id::resolve(service, &typed.unwrap_or_default()).await?;
-                let vm = service
-                    .microvms
-                    .get_microvm()
-                    .microvm_identifier(&id)
-                    .send()
-                    .await;
-                let vm = vm.map_err(|error| service.error(error))?;
+                let vm = id::get(service, &id).await?;
                 // The service writes a MicroVM's output with the MicroVM's role.
                 if vm.execution_role_arn.is_none() {
                     let cause = format!("{id} has no log: it was launched without a role");
@@ -84,14 +78,7 @@ impl Logs {
 }
 
 async fn ended(service: &Service, id: &str) -> Result<bool> {
-    match service
-        .microvms
-        .get_microvm()
-        .microvm_identifier(id)
-        .send()
-        .await
-        .map_err(|error| service.error(error))
-    {
+    match id::get(service, id).await {
         Ok(vm) => Ok(vm.state == MicrovmState::Terminated),
         Err(error) if error.is_not_found() => Ok(true),
         Err(error) => Err(error),

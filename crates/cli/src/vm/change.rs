@@ -116,8 +116,7 @@ impl Change {
 pub(crate) async fn wait(service: &Service, id: &str, target: MicrovmState, pause: Duration) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let vm = service.microvms.get_microvm().microvm_identifier(id).send().await;
-        let vm = match vm.map_err(|error| service.error(error)) {
+        let vm = match id::get(service, id).await {
             // Gone is as ended as can be.
             Err(error) if error.is_not_found() && target == MicrovmState::Terminated => return Ok(()),
             other => other?,

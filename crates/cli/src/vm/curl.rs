@@ -44,13 +44,7 @@ impl Curl {
     /// Runs the command.
     pub(crate) async fn run(self, service: &Service, out: Out) -> Result<()> {
         let id = id::resolve(service, &self.id).await?;
-        let vm = service
-            .microvms
-            .get_microvm()
-            .microvm_identifier(&id)
-            .send()
-            .await;
-        let endpoint = vm.map_err(|error| service.error(error))?.endpoint;
+        let endpoint = id::get(service, &id).await?.endpoint;
         let token = mint(service, &id, &[Ports::One(self.port)], 5).await?;
         let request = self.request(&endpoint, token.iter())?;
         let http = Http::new(service.settings.ca.as_deref(), service.settings.gateway)?;

@@ -24,13 +24,7 @@ impl Describe {
     /// Runs the command.
     pub(crate) async fn run(self, service: &Service, out: Out) -> Result<()> {
         let id = id::resolve(service, &self.id).await?;
-        let vm = service
-            .microvms
-            .get_microvm()
-            .microvm_identifier(&id)
-            .send()
-            .await;
-        let vm = vm.map_err(|error| service.error(error))?;
+        let vm = id::get(service, &id).await?;
         let activity = activity(service, &id).await?;
         let policy = vm.idle_policy.map(|policy| {
             json!({

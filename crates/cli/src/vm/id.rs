@@ -1,5 +1,6 @@
 //! From what a person types to a MicroVM's id.
 
+use aws_sdk_lambdamicrovms::operation::get_microvm::GetMicrovmOutput;
 use aws_sdk_lambdamicrovms::types::{MicrovmItem, MicrovmState};
 
 use crate::error::{Error, Result};
@@ -16,6 +17,12 @@ pub(crate) async fn list(service: &Service) -> Result<Vec<MicrovmItem>> {
         .collect::<std::result::Result<Vec<_>, _>>()
         .await
         .map_err(|error| service.error(error))
+}
+
+/// The MicroVM with this id.
+pub(crate) async fn get(service: &Service, id: &str) -> Result<GetMicrovmOutput> {
+    let vm = service.microvms.get_microvm().microvm_identifier(id).send().await;
+    vm.map_err(|error| service.error(error))
 }
 
 /// The id that `typed` stands for: a whole id, or the beginning of exactly one, with or without
