@@ -1,6 +1,5 @@
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -8,9 +7,8 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{Either, Empty, Full};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
-use crate::exchange::Exchange;
-use crate::gate::Passage;
 use crate::limits::{Direction, Pace};
+use crate::meter::Meter;
 use crate::pool::Answer;
 
 /// What goes up to the application.
@@ -23,25 +21,14 @@ pub(crate) type Produced = UnsyncBoxBody<Bytes, io::Error>;
 /// A streamed body: every piece counts as activity of its MicroVM, is measured, and waits for its turn.
 pub(crate) struct Watched<B = Incoming> {
     inner: B,
-    passage: Arc<dyn Passage>,
-    exchange: Arc<Exchange>,
+    meter: Meter,
     pace: Pace,
 }
 
 impl<B> Watched<B> {
-    pub(crate) fn new(
-        inner: B,
-        passage: Arc<dyn Passage>,
-        exchange: Arc<Exchange>,
-        direction: Direction,
-    ) -> Watched<B> {
-        let pace = Pace::new(direction, exchange.limits);
-        Watched {
-            inner,
-            passage,
-            exchange,
-            pace,
-        }
+    pub(crate) fn new(inner: B, meter: Meter, direction: Direction) -> Watched<B> {
+        let pace = Pace::new(direction, meter.exchange.limits);
+        Watched { inner, meter, pace }
     }
 }
 
@@ -56,15 +43,10 @@ impl<B: Body<Data = Bytes, Error = hyper::Error> + Unpin> Body for Watched<B> {
         ready!(self.pace.poll_ready(cx));
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
         if let Some(Ok(frame)) = &frame {
-            self.passage.touch();
             let bytes = frame.data_ref().map_or(0, Bytes::len);
-            match self.pace.direction() {
-                Direction::Up => self.passage.moved(bytes as u64, 0),
-                Direction::Down => self.passage.moved(0, bytes as u64),
-            }
-            let Watched { exchange, pace, .. } = &mut *self;
-            exchange.passed(pace.direction(), bytes);
-            pace.passed(bytes, &exchange.endpoint.usage);
+            let Watched { meter, pace, .. } = &mut *self;
+            meter.passed(pace.direction(), bytes);
+            pace.passed(bytes, &meter.exchange.endpoint.usage);
         }
         Poll::Ready(frame)
     }

@@ -20,6 +20,7 @@ mod headers;
 mod limits;
 mod link;
 mod listen;
+mod meter;
 mod metrics;
 mod pool;
 mod proxy;

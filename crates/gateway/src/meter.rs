@@ -1,4 +1,4 @@
-//! What passes through a shell, a command or a file counts as every other byte of the endpoint does.
+//! What every byte of an endpoint counts for, whatever it belongs to.
 
 use std::sync::Arc;
 
@@ -6,25 +6,31 @@ use crate::exchange::Exchange;
 use crate::gate::Passage;
 use crate::limits::Direction;
 
-/// Counts for one request of the platform's own services.
+/// Counts for one exchange: activity of its MicroVM, usage, the access log and the metrics.
 #[derive(Clone)]
-pub(super) struct Meter {
-    pub(super) passage: Arc<dyn Passage>,
-    pub(super) exchange: Arc<Exchange>,
+pub(crate) struct Meter {
+    pub(crate) passage: Arc<dyn Passage>,
+    pub(crate) exchange: Arc<Exchange>,
 }
 
 impl Meter {
     /// Bytes came from the client.
-    pub(super) fn up(&self, bytes: usize) {
-        self.passage.touch();
-        self.passage.moved(bytes as u64, 0);
-        self.exchange.passed(Direction::Up, bytes);
+    pub(crate) fn up(&self, bytes: usize) {
+        self.passed(Direction::Up, bytes);
     }
 
     /// Bytes go to the client.
-    pub(super) fn down(&self, bytes: usize) {
+    pub(crate) fn down(&self, bytes: usize) {
+        self.passed(Direction::Down, bytes);
+    }
+
+    /// Bytes went one way or the other.
+    pub(crate) fn passed(&self, direction: Direction, bytes: usize) {
         self.passage.touch();
-        self.passage.moved(0, bytes as u64);
-        self.exchange.passed(Direction::Down, bytes);
+        match direction {
+            Direction::Up => self.passage.moved(bytes as u64, 0),
+            Direction::Down => self.passage.moved(0, bytes as u64),
+        }
+        self.exchange.passed(direction, bytes);
     }
 }

@@ -22,6 +22,7 @@ use crate::gate::{Endpoint, MicroVms, Passage, Pending};
 use crate::headers;
 use crate::limits::Direction;
 use crate::listen::GatewayConfig;
+use crate::meter::Meter;
 use crate::pool::Answer;
 use crate::respond::{Refusal, request_id_value};
 use crate::send::send;
@@ -291,10 +292,11 @@ impl Gateway {
         };
         let client = hyper::upgrade::on(&mut request);
         let exchange = exchange.clone();
+        let meter = Meter { passage, exchange };
         self.carry(machine, async move {
             application.set_nodelay(true)?;
             let client = client.await.map_err(std::io::Error::other)?;
-            tunnel(client, application, (passage, exchange), false).await
+            tunnel(client, application, meter, false).await
         });
         Ok(Response::new(Either::Left(Full::new(Bytes::new()))))
     }
@@ -307,6 +309,8 @@ impl Gateway {
         passage: Arc<dyn Passage>,
         (machine, exchange): (&Machine, &Arc<Exchange>),
     ) -> Result<Response<ResponseBody>, Refusal> {
+        let exchange = exchange.clone();
+        let meter = Meter { passage, exchange };
         let chosen = response.headers().get(header::UPGRADE).cloned();
         headers::strip_hop_by_hop(response.headers_mut());
         *response.version_mut() = Version::HTTP_11;
@@ -320,20 +324,9 @@ impl Gateway {
                 offer.complete(response.headers_mut());
             }
             let application = hyper::upgrade::on(&mut response);
-            self.carry(
-                machine,
-                upgrade.tunnel(application, (passage.clone(), exchange.clone())),
-            );
+            self.carry(machine, upgrade.tunnel(application, meter.clone()));
         }
-        let exchange = exchange.clone();
-        Ok(response.map(|body| {
-            Either::Right(Either::Left(Watched::new(
-                body,
-                passage,
-                exchange,
-                Direction::Down,
-            )))
-        }))
+        Ok(response.map(|body| Either::Right(Either::Left(Watched::new(body, meter, Direction::Down)))))
     }
 
     /// Lets a tunnel run until it is done, its MicroVM is suspended or ends, or the gateway stops.
@@ -357,11 +350,7 @@ fn incoming_body(body: Incoming, passage: &Arc<dyn Passage>, exchange: &Arc<Exch
     if body.is_end_stream() {
         Either::Left(Empty::new())
     } else {
-        Either::Right(Watched::new(
-            body,
-            passage.clone(),
-            exchange.clone(),
-            Direction::Up,
-        ))
+        let (passage, exchange) = (passage.clone(), exchange.clone());
+        Either::Right(Watched::new(body, Meter { passage, exchange }, Direction::Up))
     }
 }

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -13,10 +12,9 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional_with_sizes};
 
-use crate::exchange::Exchange;
-use crate::gate::Passage;
 use crate::headers::lists;
 use crate::limits::{Direction, Pace};
+use crate::meter::Meter;
 
 /// What a raw connection holds in each direction.
 const BUFFER_BYTES: usize = 32 * 1024;
@@ -90,25 +88,22 @@ impl Upgrade {
     }
 
     /// Carries bytes both ways until both sides are done; a WebSocket as soon as one is.
-    pub(crate) async fn tunnel(self, application: OnUpgrade, bound: Bound) -> io::Result<()> {
+    pub(crate) async fn tunnel(self, application: OnUpgrade, meter: Meter) -> io::Result<()> {
         let websocket = self.is_websocket();
         let (client, application) = tokio::try_join!(self.client, application).map_err(io::Error::other)?;
-        tunnel(client, TokioIo::new(application), bound, websocket).await
+        tunnel(client, TokioIo::new(application), meter, websocket).await
     }
 }
-
-/// What a tunnel counts for.
-pub(crate) type Bound = (Arc<dyn Passage>, Arc<Exchange>);
 
 /// Carries bytes both ways until both sides are done or, where one side's end is the end, as soon as one is.
 pub(crate) async fn tunnel<A: AsyncRead + AsyncWrite + Unpin>(
     client: Upgraded,
     application: A,
-    bound: Bound,
+    meter: Meter,
     ends_together: bool,
 ) -> io::Result<()> {
     let mut client = TokioIo::new(client);
-    let mut application = Measured::new(application, bound);
+    let mut application = Measured::new(application, meter);
     if !ends_together {
         return copy_bidirectional_with_sizes(&mut client, &mut application, BUFFER_BYTES, BUFFER_BYTES)
             .await
@@ -133,19 +128,17 @@ pub(crate) async fn tunnel<A: AsyncRead + AsyncWrite + Unpin>(
 /// A connection to the application: every byte is activity, is measured, and waits for its turn.
 struct Measured<A> {
     inner: A,
-    passage: Arc<dyn Passage>,
-    exchange: Arc<Exchange>,
+    meter: Meter,
     up: Pace,
     down: Pace,
 }
 
 impl<A> Measured<A> {
-    fn new(inner: A, (passage, exchange): Bound) -> Measured<A> {
-        let limits = exchange.limits;
+    fn new(inner: A, meter: Meter) -> Measured<A> {
+        let limits = meter.exchange.limits;
         Measured {
             inner,
-            passage,
-            exchange,
+            meter,
             up: Pace::new(Direction::Up, limits),
             down: Pace::new(Direction::Down, limits),
         }
@@ -163,11 +156,9 @@ impl<A: AsyncRead + Unpin> AsyncRead for Measured<A> {
         ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
         let read = buf.filled().len() - before;
         if read > 0 {
-            self.passage.touch();
-            self.passage.moved(0, read as u64);
-            let Measured { exchange, down, .. } = &mut *self;
-            exchange.passed(Direction::Down, read);
-            down.passed(read, &exchange.endpoint.usage);
+            let Measured { meter, down, .. } = &mut *self;
+            meter.down(read);
+            down.passed(read, &meter.exchange.endpoint.usage);
         }
         Poll::Ready(Ok(()))
     }
@@ -177,11 +168,9 @@ impl<A: AsyncWrite + Unpin> AsyncWrite for Measured<A> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.up.poll_ready(cx));
         let written = ready!(Pin::new(&mut self.inner).poll_write(cx, buf))?;
-        self.passage.touch();
-        self.passage.moved(written as u64, 0);
-        let Measured { exchange, up, .. } = &mut *self;
-        exchange.passed(Direction::Up, written);
-        up.passed(written, &exchange.endpoint.usage);
+        let Measured { meter, up, .. } = &mut *self;
+        meter.up(written);
+        up.passed(written, &meter.exchange.endpoint.usage);
         Poll::Ready(Ok(written))
     }
 

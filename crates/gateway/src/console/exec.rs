@@ -15,9 +15,9 @@ use tokio_tungstenite::tungstenite::protocol::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::agent;
-use super::meter::Meter;
 use super::session::{Dialect, End, carry, stdin};
 use super::websocket::{Sink, Socket, close};
+use crate::meter::Meter;
 
 /// Longest wait for the first message.
 const START_TIMEOUT: Duration = Duration::from_secs(30);

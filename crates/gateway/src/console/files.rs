@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
 use super::agent;
-use super::meter::Meter;
 use crate::body::{Produced, ResponseBody};
+use crate::meter::Meter;
 use crate::respond::Refusal;
 
 /// Most bytes of content in one frame to the agent.

@@ -7,7 +7,6 @@
 mod agent;
 mod exec;
 mod files;
-mod meter;
 mod session;
 mod shell;
 mod websocket;
@@ -19,10 +18,10 @@ use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::meter::Meter;
 use crate::body::ResponseBody;
 use crate::exchange::Exchange;
 use crate::gate::{Passage, Pending};
+use crate::meter::Meter;
 use crate::respond::Refusal;
 use crate::subprotocol::Offer;
 use crate::upgrade::Upgrade;

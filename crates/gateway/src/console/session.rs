@@ -5,8 +5,8 @@ use hearth_agent_protocol::{ExecInput, ExitStatus, Output, receive, send};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::protocol::Message;
 
-use super::meter::Meter;
 use super::websocket::{Sink, Stream};
+use crate::meter::Meter;
 
 /// Most bytes of input in one frame to the agent.
 const MAX_INPUT_BYTES: usize = 64 * 1024;

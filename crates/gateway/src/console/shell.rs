@@ -9,9 +9,9 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use uuid::Uuid;
 
 use super::agent;
-use super::meter::Meter;
 use super::session::{Dialect, End, carry, stdin};
 use super::websocket::{Socket, close};
+use crate::meter::Meter;
 
 /// bash where the image has it, else what it calls `sh`; neither reads a start-up file that would change the prompt.
 const SHELL: &str = "if command -v bash >/dev/null 2>&1; then exec bash --norc; else exec sh -i; fi";
