@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use tokio::task::JoinSet;
+use tokio_util::task::TaskTracker;
 
 use crate::{GuestError, Host, Idle, Snapshot};
 
@@ -26,7 +26,7 @@ pub struct Pool {
     config: PoolConfig,
     shelves: Arc<Mutex<Shelves>>,
     /// What starts processes.
-    starting: Arc<Mutex<JoinSet<()>>>,
+    starting: TaskTracker,
 }
 
 #[derive(Default)]
@@ -51,7 +51,7 @@ impl Pool {
             host,
             config,
             shelves: Arc::default(),
-            starting: Arc::default(),
+            starting: TaskTracker::new(),
         }
     }
 
@@ -94,9 +94,7 @@ impl Pool {
         });
         for _ in 0..missing {
             let (pool, snapshot) = (self.clone(), snapshot.clone());
-            let mut starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
-            while starting.try_join_next().is_some() {}
-            starting.spawn(async move { pool.add(&snapshot).await });
+            self.starting.spawn(async move { pool.add(&snapshot).await });
         }
     }
 
@@ -142,8 +140,8 @@ impl Pool {
         for idle in shelves.into_values().flat_map(|shelf| shelf.idle) {
             idle.discard().await;
         }
-        let mut starting = std::mem::take(&mut *self.starting.lock().unwrap_or_else(PoisonError::into_inner));
-        while starting.join_next().await.is_some() {}
+        self.starting.close();
+        self.starting.wait().await;
     }
 
     fn with<T>(&self, use_it: impl FnOnce(&mut Shelves) -> T) -> T {
