@@ -14,7 +14,6 @@ import os
 import pathlib
 import platform
 import random
-import shutil
 import sqlite3
 import statistics
 import subprocess
@@ -131,13 +130,7 @@ def crowd(hearth, identities):
 
 def main():
     hearth = Hearth(ROOT, DATA)
-    hearth.stop_leftover()
-    for path in DATA.glob("*") if DATA.exists() else []:
-        if path.name != "builder":
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    DATA.mkdir(parents=True, exist_ok=True)
-    (DATA / "hearthd.toml").write_text(SETTINGS)
-    hearth.start()
+    hearth.start_afresh(SETTINGS)
     try:
         hearth.cli("image", "build", str(ROOT / "examples/code-interpreter"), "--name", "bench")
         raw = Raw(hearth.settings)

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import pathlib
-import shutil
 
 from support import UNLIMITED, Hearth
 
@@ -16,12 +15,7 @@ BASE = pathlib.Path(os.environ.get("HEARTH_DATA", "/var/lib/hearth")) / "base"
 def bench_daemon():
     """A running daemon with fresh state; it ends with everything it has."""
     daemon = Hearth(ROOT, DATA)
-    daemon.stop_leftover()
-    for path in DATA.glob("*") if DATA.exists() else []:
-        if path.name != "builder":
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    DATA.mkdir(parents=True, exist_ok=True)
-    (DATA / "hearthd.toml").write_text(f"""
+    daemon.start_afresh(f"""
 listen = "127.0.0.1:9791"
 endpoint_listen = "127.0.0.1:9793"
 admin_listen = "127.0.0.1:9795"
@@ -33,7 +27,6 @@ range = "100.99.0.0/16"
 
 # What is measured is not how well the daemon refuses.
 {UNLIMITED}""")
-    daemon.start()
     try:
         yield daemon
     finally:

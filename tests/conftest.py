@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from outside import Outside
+from raw import Raw
 from support import UNLIMITED, Hearth
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -54,19 +55,20 @@ uplinks = {json.dumps(OUTSIDE.uplinks())}
 def hearth():
     """A running daemon with the interpreter image built."""
     daemon = Hearth(ROOT, DATA)
-    daemon.stop_leftover()
-    # The builder's own snapshot and bases cost a minute to make and hold no state of a test.
-    for path in DATA.glob("*") if DATA.exists() else []:
-        if path.name != "builder":
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    DATA.mkdir(parents=True, exist_ok=True)
     OUTSIDE.make()
-    (DATA / "hearthd.toml").write_text(settings())
-    daemon.start()
+    daemon.start_afresh(settings())
     yield daemon
     daemon.stop(everything=True)
     OUTSIDE.remove()
     assert daemon.leftovers() == []
+
+
+@pytest.fixture(scope="module")
+def raw(hearth):
+    """Signed requests over one connection."""
+    connection = Raw(hearth.settings)
+    yield connection
+    connection.close()
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import ssl
@@ -75,6 +76,17 @@ class Hearth:
         self.cli("up")
         self.settings = json.loads((self.data / "client.json").read_text())
         self.clients = {}
+
+    def start_afresh(self, settings):
+        """Starts with these settings and nothing that an earlier daemon left here."""
+        self.stop_leftover()
+        # The builder's own snapshot and bases cost a minute to make and hold no state of anybody's.
+        for path in self.data.glob("*") if self.data.exists() else []:
+            if path.name != "builder":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self.data.mkdir(parents=True, exist_ok=True)
+        (self.data / "hearthd.toml").write_text(settings)
+        self.start()
 
     def stop(self, everything=False):
         self.cli("down", *(["--all"] if everything else []))

@@ -6,19 +6,10 @@ import uuid
 
 import pytest
 
-from raw import Raw
 from support import wait_for
 
 IMAGES = "/2025-09-09/microvm-images"
 NOWHERE = "s3://no-such-bucket/app.zip"
-
-
-@pytest.fixture(scope="module")
-def raw(hearth):
-    """Signed requests over one connection."""
-    connection = Raw(hearth.settings)
-    yield connection
-    connection.close()
 
 
 @pytest.fixture(scope="module")

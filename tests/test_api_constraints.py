@@ -6,7 +6,6 @@ import urllib.parse
 import pytest
 
 import model
-from raw import Raw
 
 ROLE = "arn:aws:iam::000000000001:role/build"
 # A value that satisfies each member whose pattern is more than "no spaces".
@@ -92,14 +91,6 @@ def sent(raw, operation, members):
             body[name] = value
     target += "?" + "&".join(query) if query else ""
     return raw(operation.http["method"], target, body if operation.http["method"] != "GET" else None)
-
-
-@pytest.fixture(scope="module")
-def raw(hearth):
-    """Signed requests over one connection."""
-    connection = Raw(hearth.settings)
-    yield connection
-    connection.close()
 
 
 @pytest.mark.parametrize("name", OPERATIONS)

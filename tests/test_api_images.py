@@ -6,7 +6,6 @@ import subprocess
 
 import pytest
 
-from raw import Raw
 from support import wait_for
 
 IMAGES = "/2025-09-09/microvm-images"
@@ -16,14 +15,6 @@ SPECIFICATION = [
     "cpuConfigurations", "resources", "additionalOsCapabilities", "hooks", "environmentVariables", "kmsKeyIdentifier",
 ]
 IMAGE = ["imageArn", "name", "state", "createdAt", "latestActiveImageVersion", "latestFailedImageVersion", "id"]
-
-
-@pytest.fixture(scope="module")
-def raw(hearth):
-    """Signed requests over one connection."""
-    connection = Raw(hearth.settings)
-    yield connection
-    connection.close()
 
 
 def body(hearth, **more):

@@ -13,7 +13,6 @@ import zipfile
 import pytest
 
 import model
-from raw import Raw
 from support import wait_for
 
 IMAGES = "/2025-09-09/microvm-images"
@@ -47,14 +46,6 @@ def update(hearth, name, uri, **more):
         imageIdentifier=hearth.arn(name), baseImageArn=hearth.base_arn(), buildRoleArn=hearth.role(),
         codeArtifact={"uri": uri}, **{"resources": [{"minimumMemoryInMiB": 512}], **more},
     )
-
-
-@pytest.fixture(scope="module")
-def raw(hearth):
-    """Signed requests over one connection."""
-    connection = Raw(hearth.settings)
-    yield connection
-    connection.close()
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import ssl
 import pytest
 
 import model
-from raw import Raw
 
 IMAGES = "/2025-09-09/microvm-images"
 MICROVMS = "/2025-09-09/microvms"
@@ -29,14 +28,6 @@ ODD = [
     None, True, False, 0, -1, 1.5, 1e308, 2**31, 2**63, -(2**63), "", "x", "x" * 5000, "\u0000", "ä\U0001f408", "arn:", "../..",
     "%s%n", "'; DROP TABLE images; --", [], {}, [None], [[]], {"": ""}, {"a": {"b": {}}}, {"uri": None}, [1, "x", {}],
 ]
-
-
-@pytest.fixture(scope="module")
-def raw(hearth):
-    """Signed requests over one connection."""
-    connection = Raw(hearth.settings)
-    yield connection
-    connection.close()
 
 
 def specification(hearth):
