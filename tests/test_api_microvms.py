@@ -599,12 +599,14 @@ def test_line_44_after_a_failed_update_the_former_version_still_runs(hearth, raw
 def test_line_32_and_33_a_ready_hook_that_does_not_answer_well_fails_the_build(
     hearth, contract, artifact, answer, seconds, reason
 ):
+    before = set((hearth.data / "images").glob("*/*"))
     started = update(
         hearth, "contract", artifact, hooks=hooks(run=False, ready_seconds=seconds), environmentVariables={"READY": answer}
     )
     assert settled(hearth, "contract")["state"] == "UPDATE_FAILED"
     build = hearth.build_of("contract", started["imageVersion"])
-    assert reason in build["stateReason"]
+    assert build["stateReason"] == reason
+    assert set((hearth.data / "images").glob("*/*")) == before, "nothing stays behind"
     assert set(build["snapshotBuild"]) == {"codeInstallSizeInBytes"}, "the container was built, its snapshot was not taken"
 
 
