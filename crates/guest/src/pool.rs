@@ -55,7 +55,8 @@ impl Pool {
         }
     }
 
-    /// A process for this snapshot: a waiting one, or one started now. More are started in the background.
+    /// A process for this snapshot: a waiting one, or one started now. To start others is [`Pool::refill`]'s, once the
+    /// taken one is on its way: it would only slow that one down.
     pub async fn take(&self, snapshot: &Snapshot) -> Result<Idle, GuestError> {
         let waiting = self.with(|shelves| {
             shelves.clock += 1;
@@ -67,12 +68,10 @@ impl Pool {
             shelf.used_at = clock;
             shelf.idle.pop_front()
         });
-        let idle = match waiting {
+        match waiting {
             Some(idle) => Ok(idle),
             None => self.host.prepare(snapshot).await,
-        };
-        self.refill(snapshot);
-        idle
+        }
     }
 
     /// Starts processes in the background until the snapshot has its number.

@@ -8,9 +8,12 @@ use std::path::Path;
 
 use serde::{Serialize, de::DeserializeOwned};
 use sqlx::{
-    Row, SqlSafeStr, SqlitePool,
+    Row, SqlSafeStr, Sqlite, SqlitePool,
     migrate::{Migration, MigrationType, Migrator},
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    query::Query,
+    sqlite::{
+        SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
+    },
 };
 
 /// Why the database did not answer.
@@ -152,6 +155,19 @@ struct Change {
     record: Option<(String, String)>,
 }
 
+impl Change {
+    fn query(&self) -> Query<'_, Sqlite, SqliteArguments> {
+        let statements = self.table.statements();
+        match &self.record {
+            Some((account, text)) => sqlx::query(statements.put)
+                .bind(&self.id)
+                .bind(account)
+                .bind(text),
+            None => sqlx::query(statements.delete).bind(&self.id),
+        }
+    }
+}
+
 impl Changes {
     /// No change yet.
     pub fn new() -> Changes {
@@ -216,17 +232,14 @@ impl State {
 
     /// Carries out all changes, or none; when this returns they survive a power cut.
     pub async fn commit(&self, changes: Changes) -> Result<(), StateError> {
+        // A statement is a transaction by itself.
+        if let [change] = &changes.0[..] {
+            change.query().execute(&self.pool).await?;
+            return Ok(());
+        }
         let mut transaction = self.pool.begin().await?;
-        for change in changes.0 {
-            let statements = change.table.statements();
-            let query = match &change.record {
-                Some((account, text)) => sqlx::query(statements.put)
-                    .bind(&change.id)
-                    .bind(account)
-                    .bind(text),
-                None => sqlx::query(statements.delete).bind(&change.id),
-            };
-            query.execute(&mut *transaction).await?;
+        for change in &changes.0 {
+            change.query().execute(&mut *transaction).await?;
         }
         transaction.commit().await?;
         Ok(())

@@ -33,7 +33,9 @@ impl From<GuestError> for Failure {
 impl Task {
     /// Pending → Running, or Terminated.
     pub(super) async fn launch(&mut self) {
-        match self.try_launch().await {
+        let launched = self.try_launch().await;
+        self.node.pool.refill(&self.snapshot);
+        match launched {
             Ok(()) => {
                 self.record.run_hook_payload = None;
                 self.set_regardless(Stage::Running).await;
@@ -113,7 +115,9 @@ impl Task {
 
     /// Suspended → Running; on failure Suspended again. The gate tells what came of it.
     pub(super) async fn resume(&mut self) -> Result<(), ApiError> {
-        match self.try_resume().await {
+        let resumed = self.try_resume().await;
+        self.node.pool.refill(&self.snapshot);
+        match resumed {
             Ok(()) => {
                 self.running_again().await;
                 Ok(())
