@@ -13,6 +13,7 @@ import requests
 
 from private import settings
 from support import wait_for
+from test_access import allow, make_role  # noqa: F401 (a fixture)
 
 SETTINGS = """
 [network.subnets.subnet-private]
@@ -44,12 +45,12 @@ def connector(hearth, core):
     remove(core, made["Id"])
 
 
-def create(hearth, core, subnets=("subnet-private",), groups=(), **more):
+def create(hearth, core, subnets=("subnet-private",), groups=(), protocol="IPv4", **more):
     return core.create_network_connector(
         Name=more.pop("Name", f"net-{uuid.uuid4().hex[:8]}"),
-        OperatorRole=ROLE.format(account=hearth.account()),
+        OperatorRole=more.pop("OperatorRole", ROLE.format(account=hearth.account())),
         Configuration={"VpcEgressConfiguration": {
-            "SubnetIds": list(subnets), "SecurityGroupIds": list(groups), "NetworkProtocol": "IPv4",
+            "SubnetIds": list(subnets), "SecurityGroupIds": list(groups), "NetworkProtocol": protocol,
             "AssociatedComputeResourceTypes": ["MicroVm"],
         }},
         **more,
@@ -155,6 +156,41 @@ def test_checklist_108_a_connector_lives_from_pending_to_not_found(hearth, core)
     answer = raw(hearth, "GET", f"/2026-04-04/network-connectors/{made['Arn']}")
     assert answer.status_code == 404 and answer.headers["x-amzn-errortype"] == "ResourceNotFoundException"
     assert answer.json()["Message"] == f"Network connector not found for: {made['Arn']}"
+
+
+def test_an_operator_role_is_exercised_at_once(hearth, core, connector, make_role):  # noqa: F811
+    unauthorized = (
+        400, "InvalidParameterValueException",
+        "Encountered unauthorized operation while calling EC2 due to invalid ConnectorOperatorRole permissions",
+    )
+    interface = "arn:aws:ec2:*:*:network-interface/*"
+    tagged = dict(allow("ec2:CreateTags", resource=interface), Condition={
+        "StringEquals": {"ec2:ManagedResourceOperator": "network-connectors.lambda.amazonaws.com"}})
+    whole = make_role(allow("ec2:CreateNetworkInterface"), tagged)
+    for wanting in (
+        make_role(allow("ec2:DescribeSubnets")),
+        make_role(allow("ec2:CreateNetworkInterface")),
+        make_role(allow("ec2:CreateNetworkInterface", resource=interface), tagged),
+        "arn:aws:iam::000000000088:role/of-another-account",
+    ):
+        # Who may not pass it is told so first.
+        foreign = ":000000000088:" in wanting
+        got = refusal(lambda: create(hearth, core, Name="barred", OperatorRole=wanting))
+        assert got[:2] == (403, "AccessDeniedException") if foreign else got == unauthorized, wanting
+        assert not exists(core, "barred")
+        if not foreign:
+            assert refusal(core.update_network_connector, Identifier=connector["Id"], OperatorRole=wanting) == unauthorized
+    assert core.get_network_connector(Identifier=connector["Id"])["Version"] == 1
+    changed = core.update_network_connector(Identifier=connector["Id"], OperatorRole=whole)
+    assert (changed["Version"], changed["OperatorRole"]) == (2, whole)
+    wait_for("the change", lambda: core.get_network_connector(Identifier=connector["Id"])["LastUpdateStatus"] == "Successful")
+
+
+def test_dual_stack_fails_with_a_reason_for_guests_speak_ipv4(hearth, core):
+    made = create(hearth, core, protocol="DualStack")
+    now = await_state(core, made["Id"], "FAILED")
+    assert now["StateReasonCode"] == "InvalidSubnet" and "IPv6" in now["StateReason"], now
+    remove(core, made["Id"])
 
 
 def test_each_operation_has_its_recorded_members_and_no_nulls(hearth, core, connector):

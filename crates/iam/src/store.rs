@@ -18,12 +18,14 @@ use crate::{
 
 /// What a role may do that was never created: read artifacts and write logs of its own account.
 const DEFAULT_ROLE: &str = r#"{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Resource": "*",
-    "Action": ["s3:GetObject", "s3:ListBucket", "logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"]}]}"#;
+    "Action": ["s3:GetObject", "s3:ListBucket", "logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents",
+    "ec2:CreateNetworkInterface", "ec2:CreateTags"]}]}"#;
 
 /// Choices of the operator.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
-    /// Roles must have been created; otherwise any name stands for a role that reads artifacts and writes logs.
+    /// Roles must have been created; otherwise any name stands for a role that reads artifacts, writes logs
+    /// and connects to networks.
     pub strict_roles: bool,
 }
 
@@ -292,9 +294,20 @@ impl Iam {
         }
     }
 
-    /// Whether a role of `account` may do something: what this service asks before it acts for the role.
-    pub fn role_may(&self, account: &str, role_arn: &str, action: &str, resource: &str) -> bool {
+    /// Whether a role of `account` may do something: what this service asks before it acts for the role. Condition keys
+    /// of that one action come with it.
+    pub fn role_may(
+        &self,
+        account: &str,
+        role_arn: &str,
+        action: &str,
+        resource: &str,
+        conditions: &[(&str, &str)],
+    ) -> bool {
         let mut context = Context::default();
+        for (key, value) in conditions {
+            context.set(key, *value);
+        }
         context.set("aws:PrincipalAccount", account);
         context.set("aws:PrincipalArn", role_arn);
         let role = role_arn.parse::<RoleArn>().ok();

@@ -244,11 +244,11 @@ async fn a_session_may_what_its_role_and_its_own_policy_both_allow() {
 async fn a_role_that_was_never_created_reads_artifacts_and_writes_logs() {
     let directory = tempfile::tempdir().expect("temp dir");
     let iam = open(directory.path(), false).await;
-    let may = |iam: &Iam, action: &str| iam.role_may(ME, ROLE, action, "arn:aws:s3:::b/k");
+    let may = |iam: &Iam, action: &str| iam.role_may(ME, ROLE, action, "arn:aws:s3:::b/k", &[]);
     assert!(may(&iam, "s3:GetObject") && may(&iam, "logs:PutLogEvents"));
     assert!(!may(&iam, "s3:PutObject") && !may(&iam, "lambda:RunMicrovm"));
     assert!(
-        !iam.role_may(OTHER, ROLE, "s3:GetObject", "*"),
+        !iam.role_may(OTHER, ROLE, "s3:GetObject", "*", &[]),
         "of another account"
     );
     assert!(iam.issue(ROLE, "m", Duration::from_secs(900)).await.is_ok());
@@ -265,7 +265,13 @@ async fn a_role_that_was_never_created_reads_artifacts_and_writes_logs() {
     assert!(iam.issue(ROLE, "m", Duration::from_secs(900)).await.is_err());
 
     let strict = open(directory.path(), true).await;
-    assert!(!strict.role_may(ME, "arn:aws:iam::111122223333:role/never", "s3:GetObject", "*"));
+    assert!(!strict.role_may(
+        ME,
+        "arn:aws:iam::111122223333:role/never",
+        "s3:GetObject",
+        "*",
+        &[]
+    ));
 }
 
 #[tokio::test]

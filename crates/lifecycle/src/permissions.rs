@@ -1,6 +1,6 @@
 //! What this service does in the name of a role, only when the role may.
 
-use hearth_wire::partition_of;
+use hearth_wire::{partition_of, types::VpcEgressConfiguration};
 
 use crate::node::Node;
 
@@ -18,7 +18,7 @@ impl Node {
         let partition = partition_of(actor.region);
         let resource = format!("arn:{partition}:s3:::{bucket}/{key}");
         self.iam
-            .role_may(actor.account, actor.role_arn, "s3:GetObject", &resource)
+            .role_may(actor.account, actor.role_arn, "s3:GetObject", &resource, &[])
     }
 
     /// Whether a role may write a log stream, and make it and its group where they are missing (spec section 24).
@@ -39,6 +39,36 @@ impl Node {
             ("logs:PutLogEvents", &stream),
         ]
         .iter()
-        .all(|(action, resource)| self.iam.role_may(account, role_arn, action, resource))
+        .all(|(action, resource)| self.iam.role_may(account, role_arn, action, resource, &[]))
+    }
+
+    /// Whether an operator role may connect MicroVMs to these subnets and security groups (spec section 22.3).
+    pub(crate) fn may_connect(&self, actor: Actor<'_>, network: &VpcEgressConfiguration) -> bool {
+        let Actor {
+            account,
+            region,
+            role_arn,
+        } = actor;
+        let arn =
+            |kind: &str, id: &str| format!("arn:{}:ec2:{region}:{account}:{kind}/{id}", partition_of(region));
+        let subnets = network.subnet_ids.iter().flatten();
+        let groups = network.security_group_ids.iter().flatten();
+        let interface = arn("network-interface", "*");
+        let mut parts = subnets
+            .map(|id| arn("subnet", id))
+            .chain(groups.map(|id| arn("security-group", id)))
+            .chain([interface.clone()]);
+        let may = |action, resource: &str, conditions: &[_]| {
+            self.iam.role_may(account, role_arn, action, resource, conditions)
+        };
+        parts.all(|part| may("ec2:CreateNetworkInterface", &part, &[]))
+            && may(
+                "ec2:CreateTags",
+                &interface,
+                &[(
+                    "ec2:ManagedResourceOperator",
+                    "network-connectors.lambda.amazonaws.com",
+                )],
+            )
     }
 }

@@ -226,6 +226,13 @@ pub fn connector_member_required(text: &'static str) -> ApiError {
     ApiError::new(ErrorKind::InvalidParameterValue, text)
 }
 
+/// An operator role that may not do what a connector needs, or is none of the caller's (spec 4.7).
+pub fn connector_role_unauthorized() -> ApiError {
+    connector_member_required(
+        "Encountered unauthorized operation while calling EC2 due to invalid ConnectorOperatorRole permissions",
+    )
+}
+
 /// The name of a connector is taken.
 pub fn connector_exists(arn: impl Display) -> ApiError {
     ApiError::new(

@@ -1,7 +1,10 @@
 use std::collections::BTreeMap;
 
 use hearth_network::{Allowed, Egress, Outlet, Range};
-use hearth_wire::{enums::ConnectorReasonCode, types::VpcEgressConfiguration};
+use hearth_wire::{
+    enums::{ConnectorReasonCode, NetworkProtocol},
+    types::VpcEgressConfiguration,
+};
 
 use super::record::Way;
 
@@ -26,6 +29,15 @@ impl NetworkMap {
         if let Some(id) = missing(&configuration.subnet_ids, &|id| self.subnets.contains_key(id)) {
             let text = format!(
                 "The subnet ID '{id}' does not exist: this node's settings have no network.subnets.{id}"
+            );
+            return Err((ConnectorReasonCode::InvalidSubnet, text));
+        }
+        if let (Some(NetworkProtocol::DualStack), Some(id)) = (
+            configuration.network_protocol,
+            configuration.subnet_ids.iter().flatten().next(),
+        ) {
+            let text = format!(
+                "The subnet ID '{id}' has no IPv6 addresses: MicroVMs of this node speak IPv4, so that NetworkProtocol must be IPv4"
             );
             return Err((ConnectorReasonCode::InvalidSubnet, text));
         }
@@ -106,6 +118,15 @@ mod tests {
         assert_eq!(
             code(&["subnet-a"], &["sg-x"]),
             ConnectorReasonCode::InvalidSecurityGroup
+        );
+        let dual = VpcEgressConfiguration {
+            network_protocol: Some(NetworkProtocol::DualStack),
+            ..configuration(&["subnet-a"], &[])
+        };
+        let (code, reason) = map().check(&dual).expect_err("no IPv6");
+        assert!(
+            code == ConnectorReasonCode::InvalidSubnet && reason.contains("IPv6"),
+            "{reason}"
         );
     }
 

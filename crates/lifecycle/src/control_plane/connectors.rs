@@ -15,6 +15,7 @@ use crate::{
         record::{ConnectorRecord, ConnectorVersion, Way},
     },
     idempotency::ClientToken,
+    permissions::Actor,
 };
 
 /// The errors of lambda-core have names of their own (spec 3.3).
@@ -97,6 +98,7 @@ impl Service {
                 "The maximum number of network connectors has been reached for this account.",
             ));
         }
+        self.exercise(caller, &operator_role, &request.configuration)?;
         let now = Timestamp::now();
         let version = ConnectorVersion {
             number: 1,
@@ -249,11 +251,13 @@ impl Service {
             self.write_connector(&mut catalog, record).await?;
             return Ok(answer);
         }
+        let configuration = NetworkConnectorConfiguration {
+            vpc_egress_configuration: merged,
+        };
+        self.exercise(caller, &role, &configuration)?;
         let version = ConnectorVersion {
             number: current.number + 1,
-            configuration: NetworkConnectorConfiguration {
-                vpc_egress_configuration: merged,
-            },
+            configuration,
             operator_role: role,
             state: ConnectorState::Pending,
             reason: None,
@@ -341,6 +345,25 @@ impl Service {
             .map_err(internal)?;
         catalog.connectors.insert(record.id.clone(), record);
         Ok(())
+    }
+
+    /// Refuses an operator role that may not do what the connector needs.
+    fn exercise(
+        &self,
+        caller: &Caller,
+        role_arn: &str,
+        configuration: &NetworkConnectorConfiguration,
+    ) -> Result<(), ApiError> {
+        let actor = Actor {
+            account: &caller.account_id,
+            region: &caller.region,
+            role_arn,
+        };
+        let network = &configuration.vpc_egress_configuration;
+        match self.node().may_connect(actor, network) {
+            true => Ok(()),
+            false => Err(texts::connector_role_unauthorized()),
+        }
     }
 
     /// Brings a connector in the background to where it is going: provisioned, or deleted.
