@@ -1,5 +1,5 @@
 """Artifacts from an external S3 service, for which this daemon's own S3, reached as any client reaches it, stands: under
-another account's keys, so that nothing can come out of the caller's own buckets. No MicroVM is started."""
+another account's keys, so that nothing can come out of the caller's own buckets."""
 
 import json
 
@@ -9,6 +9,8 @@ import pytest
 
 from private import settings
 from raw import Raw
+from support import Hearth
+from test_bases import archive
 
 OTHER = "000000000077"
 BUCKET = "external-artifacts"
@@ -80,3 +82,21 @@ def test_bytes_come_from_the_external_service(hearth, there):
     missing = raw("POST", "/hearth/v1/bases", {"archiveUri": f"s3://{BUCKET}/none.tar", "name": "never:1"})
     assert (missing.status, missing.message.split(":")[0]) == (400, "S3_NO_SUCH_KEY")
     raw.close()
+
+
+def test_a_container_base_and_an_image_on_it_come_from_the_external_service(hearth, there, tmp_path):
+    there.upload_file(str(archive(tmp_path / "tiny.tar")), BUCKET, "tiny.tar")
+    dockerfile = 'FROM far:1\nRUN echo "$FROM_BASE" > /word\nCMD ["sh", "-c", "cat /word; sleep 100000"]\n'
+    there.put_object(Bucket=BUCKET, Key="app.zip", Body=Hearth.archive(Dockerfile=dockerfile))
+    raw = Raw(hearth.settings)
+    imported = raw("POST", "/hearth/v1/bases", {"archiveUri": f"s3://{BUCKET}/tiny.tar", "name": "far:1"})
+    assert imported.status < 300, imported
+    raw.close()
+    hearth.create_image("from-far", f"s3://{BUCKET}/app.zip", buildRoleArn=role(hearth, "any"))
+    assert hearth.await_image("from-far")["state"] == "CREATED", hearth.build_of("from-far")
+    assert "yes" in hearth.log_of("from-far").splitlines()
+    vm = hearth.run("from-far")
+    vm.terminate()
+    hearth.delete_image("from-far")
+    for key in ("tiny.tar", "app.zip"):
+        there.delete_object(Bucket=BUCKET, Key=key)
