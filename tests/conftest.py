@@ -63,6 +63,12 @@ def hearth():
     assert daemon.leftovers() == []
 
 
+@pytest.fixture(scope="session")
+def worker_number():
+    """Tells apart those who test on this machine at the same time: for ports and names."""
+    return NUMBER
+
+
 @pytest.fixture(scope="module")
 def raw(hearth):
     """Signed requests over one connection."""

@@ -87,8 +87,18 @@ def test_requests_of_both_planes_reach_the_collector_and_continue_the_clients_tr
     assert told["hearth.microvm_id"] == vm.id and told["http.response.status_code"] == 200
     assert (told["url.path"], told["http.request.method"], told["hearth.port"]) == ("/health", "GET", 8080)
     assert span.end_time_unix_nano > span.start_time_unix_nano
-    control = wait_for("a call", lambda: [span for span in collector.spans if span.name == "control plane"])
-    assert {attributes(span)["http.response.status_code"] for span in control} <= {200, 201}
+    hearth.client("s3").list_buckets()
+    hearth.client("sts").get_caller_identity()
+    hearth.client("logs").describe_log_groups()
+    calls = {"RunMicrovm": "lambda", "ListBuckets": "s3", "GetCallerIdentity": "sts", "DescribeLogGroups": "logs"}
+
+    def of_calls():
+        return found if {span.name for span in (found := [span for span in collector.spans if span.name in calls])} == set(calls) else None
+
+    for span in wait_for("the calls", of_calls):
+        told = attributes(span)
+        assert (told["rpc.service"], told["rpc.method"]) == (calls[span.name], span.name)
+        assert told["http.response.status_code"] in (200, 201)
     assert collector.services == {"hearthd"} and collector.keys == {"collector-secret"}
     log = (hearth.data / "hearthd.log").read_text()
     assert "collector-secret" not in log and "hidden" not in json.dumps([str(span) for span in collector.spans])

@@ -43,7 +43,10 @@ impl Router {
     ) -> Response<Body> {
         request.extensions_mut().insert(peer);
         let request_id = Uuid::new_v4().to_string();
-        let trace = Span::begin("control plane", &request);
+        let trace = Span::begin("control plane", &request).map(Arc::new);
+        if let Some(trace) = &trace {
+            request.extensions_mut().insert(trace.clone());
+        }
         let answer = AssertUnwindSafe(self.route(request, &request_id))
             .catch_unwind()
             .await;
@@ -137,12 +140,21 @@ impl Verified {
     pub(crate) fn call(&self, request: hearth_wire::Request) -> Call {
         let peer = self.parts.extensions.get::<SocketAddr>();
         let agent = self.parts.headers.get(USER_AGENT);
-        Call {
+        let call = Call {
             caller: self.caller.clone(),
             session_token: self.session_token.clone(),
             source: peer.map_or(IpAddr::from([0, 0, 0, 0]), SocketAddr::ip),
             user_agent: agent.map(|agent| String::from_utf8_lossy(agent.as_bytes()).into_owned()),
             request,
+        };
+        self.asks_for(call.service(), call.name());
+        call
+    }
+
+    /// Names the trace of the request.
+    pub(crate) fn asks_for(&self, service: &'static str, operation: &str) {
+        if let Some(trace) = self.parts.extensions.get::<Arc<Span>>() {
+            trace.asks_for(service, operation);
         }
     }
 }

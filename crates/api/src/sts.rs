@@ -87,6 +87,7 @@ impl Parameters {
 }
 
 fn caller_identity(router: &Router, verified: &Verified) -> Result<String, ApiError> {
+    verified.asks_for("sts", "GetCallerIdentity");
     let caller = &verified.caller;
     let token = verified.session_token.as_deref();
     let identity = router.services.iam.identify(&caller.access_key_id, token)?;

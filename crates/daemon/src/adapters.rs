@@ -3,7 +3,7 @@
 use std::io;
 
 use async_trait::async_trait;
-use hearth_gateway::{Endpoint, GateError, Limits, MicroVms};
+use hearth_gateway::{Attachment, Endpoint, GateError, Limits, MicroVms};
 use hearth_iam::Iam;
 use hearth_lifecycle::Service;
 use hearth_logs::LogsService;
@@ -123,6 +123,14 @@ fn limits(settings: &LimitSettings, vcpus: u32) -> Limits {
     }
 }
 
+fn attachment(what: Attachment) -> hearth_lifecycle::Attachment {
+    match what {
+        Attachment::Shell => hearth_lifecycle::Attachment::Shell,
+        Attachment::Command => hearth_lifecycle::Attachment::Command,
+        Attachment::Stream => hearth_lifecycle::Attachment::Stream,
+    }
+}
+
 struct Way(hearth_lifecycle::Passage);
 
 #[async_trait]
@@ -159,12 +167,12 @@ impl hearth_gateway::Passage for Way {
         self.0.end();
     }
 
-    fn attached(&self) {
-        self.0.attach();
+    fn attached(&self, what: Attachment) {
+        self.0.attach(attachment(what));
     }
 
-    fn detached(&self) {
-        self.0.detach();
+    fn detached(&self, what: Attachment) {
+        self.0.detach(attachment(what));
     }
 }
 

@@ -32,6 +32,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    acme,
     adapters::{Endpoints, Images, LogService, S3Keys, s3_service},
     admin, client,
     config::{AccelerationChoice, Config, Settings, cidr},
@@ -89,6 +90,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     .await
     .context("the access keys cannot be read")?;
     let authority = Authority::load_or_create(&config.data.join("ca"))?;
+    let renewer = acme::renewer(&config)?;
     let control_listener = bind(settings.listen, "listen").await?;
     let endpoint_listener = bind(settings.endpoint_listen, "endpoint_listen").await?;
     let admin_listener = bind(settings.admin_listen, "admin_listen").await?;
@@ -202,9 +204,13 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         settings.endpoint_domain.clone(),
     ];
     let endpoint_alpn = ["h2", "http/1.1"];
-    let endpoint_tls = match (&settings.endpoint_certificate, &settings.endpoint_key) {
-        (Some(certificate), Some(key)) => certificates::server_config(certificate, key, &endpoint_alpn)
+    let endpoint_tls = match (&settings.endpoint_certificate, &settings.endpoint_key, &renewer) {
+        (Some(certificate), Some(key), _) => certificates::server_config(certificate, key, &endpoint_alpn)
             .context("the endpoints' own certificate cannot be used")?,
+        (_, _, Some(renewer)) => {
+            let until_there_is_one = authority.certificate(&endpoint_names)?;
+            certificates::server_config_or(renewer.certificate(), until_there_is_one, &endpoint_alpn)?
+        }
         _ => authority.server_config(&endpoint_names, &endpoint_alpn)?,
     };
     let metrics = Metrics::default();
@@ -232,6 +238,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     );
     let mut registry = Registry::default();
     metrics.register(&mut registry);
+    if let Some(renewer) = renewer {
+        renewer.register(&mut registry);
+        tokio::spawn(renewer.run(stop.clone()));
+    }
     let admin = admin::Admin {
         registry,
         service: service.clone(),

@@ -16,6 +16,8 @@ use hearth_network::{Allowed, Destination, Protocol};
 use hearth_wire::{Sensitive, enums::ManagedMicrovmImageVersionStatus};
 use serde::Deserialize;
 
+use crate::acme::AcmeSettings;
+
 /// Users and groups that VMMs may have: as many as network slots.
 const USERS: u32 = 65_536;
 
@@ -94,6 +96,8 @@ pub(crate) struct Settings {
     pub endpoint_certificate: Option<PathBuf>,
     /// Its private key (PEM).
     pub endpoint_key: Option<PathBuf>,
+    /// A public authority that the endpoints' certificate is obtained from.
+    pub acme: Option<AcmeSettings>,
     /// What endpoints carry.
     pub limits: LimitSettings,
     /// What keeps a MicroVM from being idle, beside traffic at its endpoint.
@@ -364,6 +368,7 @@ impl Default for Settings {
             access_log: true,
             endpoint_certificate: None,
             endpoint_key: None,
+            acme: None,
             limits: LimitSettings::default(),
             busy: BusySettings::default(),
             public_ports: Vec::new(),
@@ -533,6 +538,13 @@ impl Settings {
             self.endpoint_certificate.is_some() == self.endpoint_key.is_some(),
             "endpoint_certificate and endpoint_key belong together: set both or neither"
         );
+        if let Some(acme) = &self.acme {
+            anyhow::ensure!(
+                self.endpoint_certificate.is_none(),
+                "acme and endpoint_certificate exclude each other: set one of them"
+            );
+            acme.check(&self.endpoint_domain)?;
+        }
         let users = self.first_user_id.checked_add(USERS);
         let users = users.context("first_user_id leaves no room for 65,536 users")?;
         anyhow::ensure!(

@@ -6,11 +6,13 @@
 //! | `compose` | builds every room in order and runs the listeners |
 //! | `adapters` | lets one room be seen through another's trait |
 //! | `admin` | the listener for metrics |
+//! | `acme` | the endpoints' certificate from a public authority |
 //! | `secrets` | keys made at the first start |
 //! | `client` | the files that clients read: how to reach and trust this daemon |
 //! | `doctor` | every precondition, with cause and cure |
 #![forbid(unsafe_code)]
 
+mod acme;
 mod adapters;
 mod admin;
 mod client;

@@ -9,7 +9,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use hearth_gateway::ca::Authority;
-use hearth_gateway::{Endpoint, GateError, GatewayConfig, Limits, Metrics, MicroVms, Passage, serve};
+use hearth_gateway::{
+    Attachment, Endpoint, GateError, GatewayConfig, Limits, Metrics, MicroVms, Passage, serve,
+};
 use hearth_token::{Claims, Grant, Keyring, PortRange};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -63,8 +65,8 @@ impl Passage for OneMicrovm {
     fn touch(&self) {}
     fn request_began(&self) {}
     fn request_ended(&self) {}
-    fn attached(&self) {}
-    fn detached(&self) {}
+    fn attached(&self, _what: Attachment) {}
+    fn detached(&self, _what: Attachment) {}
 }
 
 /// Answers every request on a connection: a few bytes, or a mebibyte at `/large`.

@@ -1,5 +1,5 @@
-//! Certificates that the operator brings. Whoever renews them only replaces the files: new connections get the new
-//! certificate within seconds, and files that do not fit together leave the former one in place.
+//! Certificates that others bring: the operator, or a public authority. Whoever renews them only replaces the files: new
+//! connections get the new certificate within seconds, and files that do not fit together leave the former one in place.
 
 use std::fmt;
 use std::io;
@@ -47,10 +47,29 @@ pub fn server_config(
     key: &Path,
     alpn: &[&str],
 ) -> Result<Arc<ServerConfig>, CertificateError> {
+    let files = Files::open(certificate, key)?;
+    Ok(tls(Arc::new(files), alpn)?)
+}
+
+/// The same with chain and key in one file, which may not be there yet: until it is, and can be used, somebody else
+/// decides.
+pub fn server_config_or(
+    file: &Path,
+    otherwise: Arc<dyn ResolvesServerCert>,
+    alpn: &[&str],
+) -> Result<Arc<ServerConfig>, rustls::Error> {
+    tls(Arc::new(Files::later(file, otherwise)), alpn)
+}
+
+/// What all of the gateway's TLS has in common.
+pub(crate) fn tls(
+    certificates: Arc<dyn ResolvesServerCert>,
+    alpn: &[&str],
+) -> Result<Arc<ServerConfig>, rustls::Error> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(Files::open(certificate, key)?));
+        .with_cert_resolver(certificates);
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
     config.ticketer = Ticketer::new()?;
     Ok(Arc::new(config))
@@ -60,10 +79,12 @@ struct Files {
     certificate: PathBuf,
     key: PathBuf,
     current: Mutex<Current>,
+    /// Decides while no file could be used.
+    otherwise: Option<Arc<dyn ResolvesServerCert>>,
 }
 
 struct Current {
-    key: Arc<CertifiedKey>,
+    key: Option<Arc<CertifiedKey>>,
     /// Of the files that were tried last, good or bad.
     stamp: Stamp,
     looked: Instant,
@@ -76,17 +97,35 @@ impl Files {
     fn open(certificate: &Path, key: &Path) -> Result<Files, CertificateError> {
         let current = Current {
             stamp: stamp(certificate, key),
-            key: load(certificate, key)?,
+            key: Some(load(certificate, key)?),
             looked: Instant::now(),
         };
         Ok(Files {
             certificate: certificate.to_owned(),
             key: key.to_owned(),
             current: Mutex::new(current),
+            otherwise: None,
         })
     }
 
-    fn at(&self, now: Instant) -> Arc<CertifiedKey> {
+    fn later(file: &Path, otherwise: Arc<dyn ResolvesServerCert>) -> Files {
+        let current = Current {
+            stamp: [None; 2],
+            key: None,
+            // The first handshake looks.
+            looked: Instant::now()
+                .checked_sub(LOOK_EVERY)
+                .unwrap_or_else(Instant::now),
+        };
+        Files {
+            certificate: file.to_owned(),
+            key: file.to_owned(),
+            current: Mutex::new(current),
+            otherwise: Some(otherwise),
+        }
+    }
+
+    fn at(&self, now: Instant) -> Option<Arc<CertifiedKey>> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if now.saturating_duration_since(current.looked) >= LOOK_EVERY {
             current.looked = now;
@@ -95,7 +134,7 @@ impl Files {
                 current.stamp = stamp;
                 match load(&self.certificate, &self.key) {
                     Ok(key) => {
-                        current.key = key;
+                        current.key = Some(key);
                         tracing::info!("the endpoints' certificate was read again");
                     }
                     Err(error) => {
@@ -141,8 +180,9 @@ fn load(certificate: &Path, key: &Path) -> Result<Arc<CertifiedKey>, Certificate
 }
 
 impl ResolvesServerCert for Files {
-    fn resolve(&self, _client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.at(Instant::now()))
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let own = self.at(Instant::now());
+        own.or_else(|| self.otherwise.as_ref()?.resolve(hello))
     }
 }
 
@@ -176,24 +216,54 @@ mod tests {
             now += LOOK_EVERY;
             now
         };
-        let first = files.at(later());
-        assert!(Arc::ptr_eq(&first, &files.at(later())));
+        let mut served = || files.at(later()).expect("served");
+        let first = served();
+        assert!(Arc::ptr_eq(&first, &served()));
 
         let old_key = std::fs::read(&key).expect("reads");
         write(directory.path());
-        let second = files.at(later());
+        let second = served();
         assert_ne!(first.cert, second.cert);
 
         // A key of another certificate, half a file, none at all.
         std::fs::write(&key, old_key).expect("writes");
-        assert!(Arc::ptr_eq(&second, &files.at(later())));
+        assert!(Arc::ptr_eq(&second, &served()));
         std::fs::write(&certificate, "-----BEGIN CERT").expect("writes");
-        assert!(Arc::ptr_eq(&second, &files.at(later())));
+        assert!(Arc::ptr_eq(&second, &served()));
         std::fs::remove_file(&key).expect("removes");
-        assert!(Arc::ptr_eq(&second, &files.at(later())));
+        assert!(Arc::ptr_eq(&second, &served()));
 
         write(directory.path());
-        assert_ne!(files.at(later()).cert, second.cert);
+        assert_ne!(served().cert, second.cert);
+    }
+
+    #[test]
+    fn a_file_that_comes_later_is_served_from_then_on() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let (certificate, key) = write(directory.path());
+        let (otherwise, file) = (Arc::new(NoCertificate), directory.path().join("both.pem"));
+        let files = Files::later(&file, otherwise);
+        let now = Instant::now();
+        assert!(files.at(now).is_none());
+        std::fs::write(&file, "half").expect("writes");
+        assert!(files.at(now + LOOK_EVERY).is_none());
+        let both = [&key, &certificate].map(|path| std::fs::read_to_string(path).expect("reads"));
+        std::fs::write(&file, both.concat()).expect("writes");
+        assert!(
+            files.at(now + LOOK_EVERY).is_none(),
+            "not looked at with every handshake"
+        );
+        assert!(files.at(now + 2 * LOOK_EVERY).is_some());
+    }
+
+    /// Decides for nothing.
+    #[derive(Debug)]
+    struct NoCertificate;
+
+    impl ResolvesServerCert for NoCertificate {
+        fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+            None
+        }
     }
 
     #[test]

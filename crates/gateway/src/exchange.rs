@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::client::Client;
 use crate::endpoint::EndpointState;
-use crate::gate::{Attached, Passage};
+use crate::gate::{Attached, Attachment, Passage};
 use crate::limits::{Direction, Limits};
 
 /// A request that was let in. Whoever carries its bytes holds it; the last to drop it ends it.
@@ -86,8 +86,9 @@ impl Exchange {
     }
 
     /// The way to the application stays open until this exchange ends.
-    pub(crate) fn attach(&self, passage: &Arc<dyn Passage>) {
-        self.attached.get_or_init(|| Attached::begin(passage.clone()));
+    pub(crate) fn attach(&self, passage: &Arc<dyn Passage>, what: Attachment) {
+        self.attached
+            .get_or_init(|| Attached::begin(passage.clone(), what));
     }
 
     /// Bytes have passed.

@@ -79,26 +79,37 @@ pub trait Passage: Send + Sync + 'static {
     /// The response headers came, or the request was given up.
     fn request_ended(&self);
 
-    /// A response or tunnel is open until [`Passage::detached`], whether anything moves or not.
-    fn attached(&self);
+    /// It is open until [`Passage::detached`], whether anything moves or not.
+    fn attached(&self, what: Attachment);
 
     /// It is closed.
-    fn detached(&self);
+    fn detached(&self, what: Attachment);
 }
 
-/// Keeps a response or tunnel counted as open until it is dropped.
-pub(crate) struct Attached(Arc<dyn Passage>);
+/// What a client keeps open at a MicroVM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attachment {
+    /// A shell.
+    Shell,
+    /// A command.
+    Command,
+    /// A response, upgraded connection or tunnel of the application's, or a file on its way.
+    Stream,
+}
+
+/// Keeps something counted as open until it is dropped.
+pub(crate) struct Attached(Arc<dyn Passage>, Attachment);
 
 impl Attached {
-    pub(crate) fn begin(passage: Arc<dyn Passage>) -> Attached {
-        passage.attached();
-        Attached(passage)
+    pub(crate) fn begin(passage: Arc<dyn Passage>, what: Attachment) -> Attached {
+        passage.attached(what);
+        Attached(passage, what)
     }
 }
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        self.0.detached();
+        self.0.detached(self.1);
     }
 }
 

@@ -31,7 +31,7 @@ mod target;
 mod upgrade;
 mod upstream;
 
-pub use gate::{Endpoint, GateError, MicroVms, Passage};
+pub use gate::{Attachment, Endpoint, GateError, MicroVms, Passage};
 pub use limits::Limits;
 pub use listen::{GatewayConfig, serve};
 pub use metrics::Metrics;

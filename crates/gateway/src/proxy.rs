@@ -18,7 +18,7 @@ use crate::connect;
 use crate::console::{Service, Visit};
 use crate::endpoint::EndpointStates;
 use crate::exchange::Exchange;
-use crate::gate::{Endpoint, MicroVms, Passage, Pending};
+use crate::gate::{Attachment, Endpoint, MicroVms, Passage, Pending};
 use crate::headers;
 use crate::limits::Direction;
 use crate::listen::GatewayConfig;
@@ -128,7 +128,10 @@ impl Gateway {
         let passage = self
             .enter(exchange, destination.service.is_some() || destination.public)
             .await?;
-        exchange.attach(&passage);
+        let what = destination
+            .service
+            .map_or(Attachment::Stream, Service::attachment);
+        exchange.attach(&passage, what);
         passage.touch();
         if let Some(service) = destination.service {
             let visit = Visit {

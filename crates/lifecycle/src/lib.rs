@@ -34,7 +34,7 @@ pub mod tiers;
 
 pub use connector::NetworkMap;
 pub use image::base::BaseVersion;
-pub use microvm::activity::{Activity, BusyRules};
+pub use microvm::activity::{Activity, Attachment, BusyRules};
 pub use microvm::gate::{GateError, Passage};
 pub use node::{LifecycleConfig, Node};
 pub use quotas::Quotas;

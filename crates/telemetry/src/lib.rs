@@ -112,6 +112,15 @@ impl Span {
         Some(Span(Mutex::new(span)))
     }
 
+    /// Names it after the service and the operation that it turned out to ask for.
+    pub fn asks_for(&self, service: &'static str, operation: &str) {
+        self.with(|span| {
+            span.update_name(operation.to_owned());
+            span.set_attribute(KeyValue::new("rpc.service", service));
+            span.set_attribute(KeyValue::new("rpc.method", operation.to_owned()));
+        });
+    }
+
     /// Says something about it.
     pub fn tell(&self, name: &'static str, value: impl Into<opentelemetry::Value>) {
         self.with(|span| span.set_attribute(KeyValue::new(name, value)));

@@ -32,6 +32,7 @@ pub(super) fn all(config: &Config) -> Vec<Finding> {
         base(config),
         addresses(config),
         names(config),
+        certificate(config),
         ports("api port", config.settings.listen, "listen"),
         ports(
             "endpoint port",
@@ -253,6 +254,33 @@ fn names(config: &Config) -> Finding {
         format!("let the name server answer *.{domain} with this machine's address")
     };
     Finding::note("names", format!("names under {domain} are not known here"), cure)
+}
+
+/// What the endpoints show to clients.
+fn certificate(config: &Config) -> Finding {
+    let settings = &config.settings;
+    match (&settings.acme, &settings.endpoint_certificate) {
+        (Some(acme), _) => match acme.check_program() {
+            Ok(()) => Finding::good("certificate", format!("from {}", acme.directory)),
+            Err(error) => Finding::bad(
+                "certificate",
+                error.to_string(),
+                "chmod +x it, or set acme.dns_program",
+            ),
+        },
+        (None, Some(file)) if file.is_file() => {
+            Finding::good("certificate", format!("the one in {}", file.display()))
+        }
+        (None, Some(file)) => Finding::bad(
+            "certificate",
+            format!("{} is not there", file.display()),
+            "set endpoint_certificate to a PEM file",
+        ),
+        (None, None) => Finding::good(
+            "certificate",
+            "of the daemon's own authority, which clients must be told to trust",
+        ),
+    }
 }
 
 fn contains((network, length): (Ipv4Addr, u8), address: Ipv4Addr) -> bool {

@@ -14,10 +14,11 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
 use rustls::ServerConfig;
-use rustls::crypto::ring::{Ticketer, default_provider};
+use rustls::server::ResolvesServerCert;
 use time::{Duration, OffsetDateTime};
 use x509_parser::pem::Pem;
 
+use crate::certificates::tls;
 use leaf::Leaf;
 
 /// The authority's private key, mode 0600.
@@ -89,14 +90,12 @@ impl Authority {
     /// A TLS configuration for these names (DNS names, wildcards, IP addresses) that offers these protocols, the
     /// preferred first. Its certificate is made here, lives in memory and renews itself.
     pub fn server_config(&self, names: &[String], alpn: &[&str]) -> Result<Arc<ServerConfig>, CaError> {
-        let leaf = Leaf::new(self.issuer.clone(), names.to_vec())?;
-        let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(leaf));
-        config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
-        config.ticketer = Ticketer::new()?;
-        Ok(Arc::new(config))
+        Ok(tls(self.certificate(names)?, alpn)?)
+    }
+
+    /// The certificate of [`Authority::server_config`] alone.
+    pub fn certificate(&self, names: &[String]) -> Result<Arc<dyn ResolvesServerCert>, CaError> {
+        Ok(Arc::new(Leaf::new(self.issuer.clone(), names.to_vec())?))
     }
 }
 

@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::body::ResponseBody;
 use crate::exchange::Exchange;
-use crate::gate::{Passage, Pending};
+use crate::gate::{Attachment, Passage, Pending};
 use crate::meter::Meter;
 use crate::respond::Refusal;
 use crate::subprotocol::Offer;
@@ -49,6 +49,15 @@ impl Service {
             FILES_PATH if !websocket => Ok(Service::Files),
             _ if websocket => Ok(Service::Shell),
             _ => Err(Refusal::BadGateway),
+        }
+    }
+
+    /// What it is while it is open.
+    pub(crate) fn attachment(self) -> Attachment {
+        match self {
+            Service::Shell => Attachment::Shell,
+            Service::Exec => Attachment::Command,
+            Service::Files => Attachment::Stream,
         }
     }
 }

@@ -5,6 +5,7 @@ mod connect;
 mod console;
 mod curl;
 mod entry;
+mod frames;
 mod http;
 mod limits;
 mod streams;

@@ -240,7 +240,7 @@ async fn a_shutdown_lets_a_request_finish_and_takes_no_new_one() {
         .await
         .unwrap();
     assert_eq!(text(response.await.unwrap().unwrap()).await, "last");
-    world.serving.await.unwrap();
+    world.served().await;
 }
 
 #[tokio::test]
@@ -253,7 +253,7 @@ async fn a_shutdown_cuts_what_outlasts_its_grace() {
     let response = tokio::spawn(client.send_request(world.request("GET", "/").body(empty()).unwrap()));
     let (mut application, _) = listener.accept().await.unwrap();
     world.shutdown.cancel();
-    world.serving.await.unwrap();
+    world.served().await;
     assert!(response.await.unwrap().is_err());
     read_to_the_end(&mut application).await;
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use bytes::Bytes;
 use hearth_gateway::{
-    Endpoint, GateError, GatewayConfig, Limits, Metrics, MicroVms, Passage, ca::Authority, serve,
+    Attachment, Endpoint, GateError, GatewayConfig, Limits, Metrics, MicroVms, Passage, ca::Authority, serve,
 };
 use hearth_token::{Claims, Grant, Keyring, PortRange};
 use http_body_util::combinators::BoxBody;
@@ -25,6 +25,7 @@ use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -142,11 +143,11 @@ impl Passage for Way {
         self.machine.pending.fetch_sub(1, Ordering::SeqCst);
     }
 
-    fn attached(&self) {
+    fn attached(&self, _what: Attachment) {
         self.machine.attached.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn detached(&self) {
+    fn detached(&self, _what: Attachment) {
         self.machine.attached.fetch_sub(1, Ordering::SeqCst);
     }
 }
@@ -157,10 +158,20 @@ pub struct World {
     pub keyring: Arc<RwLock<Keyring>>,
     pub metrics: Metrics,
     pub shutdown: CancellationToken,
-    pub serving: tokio::task::JoinHandle<()>,
+    serving: tokio::task::JoinHandle<()>,
     pub roots: Arc<RootCertStore>,
     pub ca_file: std::path::PathBuf,
+    /// The gateway's alone, so that what it leaves behind can be counted.
+    runtime: Option<Runtime>,
     _dir: tempfile::TempDir,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl World {
@@ -185,12 +196,22 @@ impl World {
             ("two", ("microvm-two", Arc::default())),
         ];
         let keyring = Arc::new(RwLock::new(Keyring::generate()));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let listener = {
+            let _its_own = runtime.enter();
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.set_nonblocking(true).unwrap();
+            TcpListener::from_std(listener).unwrap()
+        };
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let metrics = Metrics::default();
         let machines = Arc::new(Machines(machines.into()));
-        let serving = tokio::spawn(serve(
+        let serving = runtime.spawn(serve(
             vec![listener],
             tls,
             config,
@@ -209,6 +230,7 @@ impl World {
             serving,
             roots: Arc::new(roots),
             ca_file,
+            runtime: Some(runtime),
             _dir: dir,
         }
     }
@@ -304,6 +326,17 @@ impl World {
             .lines()
             .find_map(|line| line.strip_prefix("hearth_endpoint_clients "));
         line.unwrap().parse().unwrap()
+    }
+
+    /// Until the gateway has ended by itself.
+    pub async fn served(&self) {
+        until(|| self.serving.is_finished()).await;
+    }
+
+    /// Tasks of the gateway, whatever they are for.
+    pub fn tasks(&self) -> usize {
+        let runtime = self.runtime.as_ref().unwrap();
+        runtime.metrics().num_alive_tasks()
     }
 
     /// A request to the endpoint of microvm-one with a token for all ports.

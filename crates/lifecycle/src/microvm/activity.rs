@@ -21,6 +21,17 @@ pub struct BusyRules {
     pub attached: bool,
 }
 
+/// What somebody keeps open at a MicroVM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attachment {
+    /// A shell.
+    Shell,
+    /// A command.
+    Command,
+    /// A response, upgraded connection or tunnel.
+    Stream,
+}
+
 /// How long the CPU is watched before a MicroVM is held to be idle.
 const WATCH: Duration = Duration::from_secs(5);
 
@@ -32,8 +43,8 @@ pub(crate) struct Traffic {
     last: AtomicU64,
     /// Requests without response headers yet.
     pending: AtomicUsize,
-    /// Responses and tunnels that are open.
-    attached: AtomicUsize,
+    /// What is open, by [`Attachment`].
+    attached: [AtomicUsize; 3],
     /// End of the lease, in milliseconds after `started`.
     lease: AtomicU64,
     /// What the CPU was last seen at, in percent of one.
@@ -49,7 +60,7 @@ impl Traffic {
             started: Instant::now(),
             last: AtomicU64::new(0),
             pending: AtomicUsize::new(0),
-            attached: AtomicUsize::new(0),
+            attached: Default::default(),
             lease: AtomicU64::new(0),
             cpu_percent: AtomicU32::new(0),
             received: AtomicU64::new(0),
@@ -88,14 +99,18 @@ impl Traffic {
         self.pending.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// A response or tunnel is open.
-    pub(crate) fn attach(&self) {
-        self.attached.fetch_add(1, Ordering::Relaxed);
+    /// Something is open.
+    pub(crate) fn attach(&self, what: Attachment) {
+        self.attached[what as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// It is closed.
-    pub(crate) fn detach(&self) {
-        self.attached.fetch_sub(1, Ordering::Relaxed);
+    pub(crate) fn detach(&self, what: Attachment) {
+        self.attached[what as usize].fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn open(&self, what: Attachment) -> usize {
+        self.attached[what as usize].load(Ordering::Relaxed)
     }
 
     /// From now on for `time`: replaces an earlier lease, and with no time at all gives it back.
@@ -111,9 +126,8 @@ impl Traffic {
     /// When the MicroVM has been idle for `longest`, as far as can be said now.
     pub(crate) fn idle_at(&self, longest: Duration, rules: BusyRules) -> Instant {
         let from_now = Instant::now() + longest;
-        if self.pending.load(Ordering::Relaxed) > 0
-            || (rules.attached && self.attached.load(Ordering::Relaxed) > 0)
-        {
+        let is_open = || self.attached.iter().any(|open| open.load(Ordering::Relaxed) > 0);
+        if self.pending.load(Ordering::Relaxed) > 0 || (rules.attached && is_open()) {
             return from_now;
         }
         let mut since = self.last.load(Ordering::Relaxed);
@@ -129,7 +143,9 @@ impl Traffic {
         let activity = Activity {
             quiet_seconds: now.saturating_sub(self.last.load(Ordering::Relaxed)) / 1000,
             pending_requests: self.pending.load(Ordering::Relaxed),
-            open_streams: self.attached.load(Ordering::Relaxed),
+            open_shells: self.open(Attachment::Shell),
+            open_commands: self.open(Attachment::Command),
+            open_streams: self.open(Attachment::Stream),
             lease_seconds: self
                 .lease
                 .load(Ordering::Relaxed)
@@ -165,6 +181,10 @@ pub struct Activity {
     pub quiet_seconds: u64,
     /// Requests that wait for the application's response.
     pub pending_requests: usize,
+    /// Shells that are open.
+    pub open_shells: usize,
+    /// Commands that run for somebody who listens.
+    pub open_commands: usize,
     /// Responses, upgraded connections and tunnels that are open.
     pub open_streams: usize,
     /// Seconds until its lease ends; 0 when it holds none.
@@ -177,12 +197,38 @@ pub struct Activity {
 
 impl Activity {
     fn judged(mut self, rules: BusyRules) -> Activity {
-        if self.pending_requests > 0 {
-            self.busy
-                .push(format!("{} requests wait for a response", self.pending_requests));
-        }
-        if rules.attached && self.open_streams > 0 {
-            self.busy.push(format!("{} streams are open", self.open_streams));
+        let counted = [
+            (
+                true,
+                self.pending_requests,
+                "request waits for a response",
+                "requests wait for a response",
+            ),
+            (
+                rules.attached,
+                self.open_shells,
+                "shell is open",
+                "shells are open",
+            ),
+            (
+                rules.attached,
+                self.open_commands,
+                "command is attached",
+                "commands are attached",
+            ),
+            (
+                rules.attached,
+                self.open_streams,
+                "stream is open",
+                "streams are open",
+            ),
+        ];
+        for (counts, number, one, more) in counted {
+            match number {
+                1 if counts => self.busy.push(format!("1 {one}")),
+                2.. if counts => self.busy.push(format!("{number} {more}")),
+                _ => {}
+            }
         }
         if rules.leases && self.lease_seconds > 0 {
             self.busy
@@ -259,7 +305,7 @@ mod tests {
     #[test]
     fn by_default_only_traffic_and_pending_requests_count() {
         let traffic = long_quiet();
-        traffic.attach();
+        traffic.attach(Attachment::Stream);
         traffic.lease(LONGEST);
         assert!(is_due(&traffic, BusyRules::default()));
         traffic.begin();
@@ -284,11 +330,21 @@ mod tests {
             ..BusyRules::default()
         };
         let traffic = long_quiet();
-        traffic.attach();
-        assert!(!is_due(&traffic, attached));
-        assert_eq!(traffic.activity(attached).busy, ["1 streams are open"]);
-        traffic.detach();
-        assert!(is_due(&traffic, attached));
+        for (what, named) in [
+            (Attachment::Shell, "1 shell is open"),
+            (Attachment::Command, "1 command is attached"),
+            (Attachment::Stream, "1 stream is open"),
+        ] {
+            traffic.attach(what);
+            assert!(!is_due(&traffic, attached));
+            assert_eq!(traffic.activity(attached).busy, [named]);
+            assert!(is_due(&traffic, BusyRules::default()));
+            traffic.detach(what);
+            assert!(is_due(&traffic, attached));
+        }
+        traffic.attach(Attachment::Shell);
+        traffic.attach(Attachment::Shell);
+        assert_eq!(traffic.activity(attached).busy, ["2 shells are open"]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use hearth_wire::arn::ManagedConnector;
 use tokio::{net::TcpStream, sync::oneshot, time::timeout};
 
 use super::{
+    activity::Attachment,
     policy::{Decision, Request, decide},
     shared::{Message, Microvm, Open},
 };
@@ -117,14 +118,14 @@ impl Passage {
         self.microvm.traffic.end();
     }
 
-    /// A response or tunnel is open until [`Passage::detach`].
-    pub fn attach(&self) {
-        self.microvm.traffic.attach();
+    /// It is open until [`Passage::detach`].
+    pub fn attach(&self, what: Attachment) {
+        self.microvm.traffic.attach(what);
     }
 
     /// It is closed.
-    pub fn detach(&self) {
-        self.microvm.traffic.detach();
+    pub fn detach(&self, what: Attachment) {
+        self.microvm.traffic.detach(what);
     }
 
     /// Returns when connections of this passage are dead: the MicroVM was suspended or has ended.
