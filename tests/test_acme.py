@@ -39,7 +39,7 @@ class Authority:
         (directory / "pebble.json").write_text(json.dumps({"pebble": {
             "listenAddress": f"127.0.0.1:{self.listen}", "managementListenAddress": f"127.0.0.1:{self.management}",
             "certificate": str(self.ca), "privateKey": str(directory / "key.pem"), "httpPort": 1, "tlsPort": 1,
-            "certificateValidityPeriod": LIFE,
+            "certificateValidityPeriod": LIFE, "retryAfter": {"authz": 1, "order": 1},
         }}))
 
     @contextlib.contextmanager
@@ -59,7 +59,10 @@ class Authority:
     @contextlib.contextmanager
     def name_server(self):
         command = ["pebble-challtestsrv", "-management", f"127.0.0.1:{self.records}", "-dns01", f"127.0.0.1:{self.dns}"]
-        off = ["-http01", "", "-https01", "", "-tlsalpn01", ""]
+        # What else it would listen on differs between Debian 12 and 13.
+        known = subprocess.run([command[0], "-help"], capture_output=True, text=True).stderr
+        others = [name for name in ("-http01", "-https01", "-tlsalpn01", "-doh") if f"{name} string" in known]
+        off = [word for name in others for word in (name, "")]
         process = subprocess.Popen([*command, *off], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             wait_for("the name server", lambda: self.record_count() is not None)

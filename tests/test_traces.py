@@ -93,7 +93,8 @@ def test_requests_of_both_planes_reach_the_collector_and_continue_the_clients_tr
     calls = {"RunMicrovm": "lambda", "ListBuckets": "s3", "GetCallerIdentity": "sts", "DescribeLogGroups": "logs"}
 
     def of_calls():
-        return found if {span.name for span in (found := [span for span in collector.spans if span.name in calls])} == set(calls) else None
+        found = [span for span in collector.spans if span.name in calls]
+        return found if {span.name for span in found} == set(calls) else None
 
     for span in wait_for("the calls", of_calls):
         told = attributes(span)
