@@ -12,7 +12,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .PHONY: demo test bench build prepare up check unit-tests builder-tests vm-tests fuzz bench-gateway clean
 
-CASES ?= 2000000
+FUZZ_SECONDS ?= 900
 HEARTH_DATA ?= /var/lib/hearth
 BASE := $(HEARTH_DATA)/base
 TARGET := x86_64-unknown-linux-gnu
@@ -81,10 +81,15 @@ vm-tests: build prepare $(VENV)/.ready $(NODE)/.ready
 bench: build prepare $(VENV)/.ready
 	bench/run
 
-# Hostile tokens, subprotocols and ports for long; `make test` looks at a few hundred of each.
-fuzz: target/.packages
-	PROPTEST_CASES=$(CASES) cargo test --release --locked -p hearth-token -p hearth-gateway -p hearth-agent-protocol \
-		--lib --test tokens --test fuzz
+# Hostile tokens, subprotocols, ports and frames of the agent, an hour in all; `make test` looks at a few hundred of each.
+fuzz: target/tools/bin/cargo-fuzz
+	for target in tokens subprotocols ports frames; do \
+		PATH="$(CURDIR)/target/tools/bin:$$PATH" cargo fuzz run --sanitizer none --release $$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -print_final_stats=1; \
+	done
+
+target/tools/bin/cargo-fuzz: target/.packages
+	cargo install --quiet --locked --version 0.13.2 --root target/tools cargo-fuzz
 
 # The gateway beside nginx, on loopback. Writes bench/results/gateway.json.
 bench-gateway: target/.test-packages

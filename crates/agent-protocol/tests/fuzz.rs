@@ -1,4 +1,4 @@
-//! Frames from a hostile side. `make fuzz` runs it for long.
+//! Frames from a hostile side.
 
 use std::fmt::Debug;
 

@@ -7,6 +7,8 @@
 
 pub mod ca;
 pub mod certificates;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 
 mod authenticate;
 mod body;

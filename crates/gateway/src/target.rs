@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderValue, Request, header::HOST};
 use crate::respond::Refusal;
 use crate::subprotocol::Offer;
 
-const PORT: &str = "x-aws-proxy-port";
+pub(crate) const PORT: &str = "x-aws-proxy-port";
 /// The port when the request names none (spec section 18.2).
 const DEFAULT_PORT: u16 = 8080;
 

@@ -21,6 +21,7 @@ use hearth_agent::reaper::Reaper;
 use hearth_agent_protocol::{Application, Exec, ExitStatus, FileAction, FileRequest, Output};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{SigHandler, Signal};
 
 const CGROUP2: [&str; 2] = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
 
@@ -29,6 +30,11 @@ pub(crate) fn launcher() -> &'static Launcher {
     static LAUNCHER: OnceLock<Launcher> = OnceLock::new();
     LAUNCHER.get_or_init(|| {
         nix::sys::prctl::set_child_subreaper(true).expect("orphans come here, as they come to PID 1");
+        // What nohup or a shell's background ignores, children ignore, too; nobody ignores anything for PID 1.
+        for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT] {
+            // SAFETY: the default action runs no code of this process.
+            unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }.expect("a signal's default");
+        }
         Launcher {
             reaper: Reaper::start().expect("reaper"),
             program: env!("CARGO_BIN_EXE_hearth-agent").into(),
