@@ -1,12 +1,17 @@
 //! One live guest.
 
-use std::{path::Path, path::PathBuf, sync::Arc};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use hearth_network::Slot;
+use hearth_storage::durable;
 use hearth_vmm::{ProcessRecord, Vm};
 use serde::{Deserialize, Serialize};
 
-use crate::{Agent, GuestError, Host};
+use crate::{Agent, GuestError, Host, Snapshot, integrity::FileSum, snapshot::device_state_path};
 
 /// What must be written down before a guest runs, so that a later daemon finds it again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,13 +63,18 @@ impl Guest {
     /// Saves device state and delta of a paused guest into `directory`, durably.
     pub async fn save(
         &self,
-        base_memory: &Path,
+        snapshot: &Snapshot,
         directory: &Path,
     ) -> Result<hearth_vmm::memory::DeltaSummary, GuestError> {
-        self.vm
-            .save_device_state(&crate::snapshot::device_state_path(directory))
+        self.vm.save_device_state(&device_state_path(directory)).await?;
+        let summary = self
+            .vm
+            .save_delta(&snapshot.memory(), &delta_path(directory))
             .await?;
-        Ok(self.vm.save_delta(base_memory, &delta_path(directory)).await?)
+        Suspend::write(directory, snapshot)
+            .await
+            .map_err(GuestError::io("writing a suspend's manifest"))?;
+        Ok(summary)
     }
 
     /// Ends the guest and removes everything it had on this node but the disks its owner gave it.
@@ -72,6 +82,69 @@ impl Guest {
         self.vm.kill().await;
         self.host.clean(&self.name, self.slot).await;
     }
+}
+
+/// Version of a suspend's manifest.
+const SUSPEND_FORMAT: u32 = 1;
+
+/// The manifest of a suspended guest's files. The delta checks itself.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Suspend {
+    format: u32,
+    /// The snapshot that the delta is a delta of.
+    snapshot: String,
+    device_state: FileSum,
+}
+
+impl Suspend {
+    async fn write(directory: &Path, snapshot: &Snapshot) -> io::Result<()> {
+        let (directory, snapshot) = (directory.to_owned(), snapshot.id().to_owned());
+        let write = move || {
+            let manifest = Suspend {
+                format: SUSPEND_FORMAT,
+                snapshot,
+                device_state: FileSum::of(&device_state_path(&directory))?,
+            };
+            let text = serde_json::to_vec(&manifest).map_err(io::Error::other)?;
+            durable::write_file(&suspend_path(&directory), &text)
+        };
+        tokio::task::spawn_blocking(write)
+            .await
+            .map_err(io::Error::other)
+            .flatten()
+    }
+
+    /// Whether the files are what was saved, of a clone of this snapshot. Those of an older hearth have no manifest.
+    pub(crate) fn verify(directory: &Path, snapshot: &Snapshot) -> Result<(), GuestError> {
+        let bad = |cause: String| GuestError::Snapshot {
+            path: directory.to_owned(),
+            cause,
+        };
+        let text = match fs::read(suspend_path(directory)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && snapshot.id().is_empty() => {
+                return Ok(());
+            }
+            text => text.map_err(|error| bad(format!("its manifest: {error}")))?,
+        };
+        let manifest: Suspend =
+            serde_json::from_slice(&text).map_err(|error| bad(format!("its manifest: {error}")))?;
+        if manifest.format != SUSPEND_FORMAT {
+            return Err(bad(format!(
+                "format {} where this hearth reads {SUSPEND_FORMAT}",
+                manifest.format
+            )));
+        }
+        if manifest.snapshot != snapshot.id() {
+            return Err(bad("it was suspended from another snapshot of its image".into()));
+        }
+        let state = manifest.device_state.verify(&device_state_path(directory));
+        state.map_err(|error| bad(error.to_string()))
+    }
+}
+
+fn suspend_path(directory: &Path) -> PathBuf {
+    directory.join("suspend.json")
 }
 
 /// The delta in a suspended guest's directory.

@@ -20,6 +20,8 @@ use hearth_vmm::{
 
 use crate::{
     Agent, Guest, GuestError, GuestRecord, Shape, Snapshot,
+    guest::Suspend,
+    integrity::Verified,
     snapshot::{device_state_path, memory_path, root_path, scratch_path},
 };
 
@@ -96,6 +98,7 @@ struct Inner {
     network: Network,
     cgroups: Cgroups,
     config: HostConfig,
+    verified: Verified,
 }
 
 impl Host {
@@ -110,6 +113,7 @@ impl Host {
                 network,
                 cgroups,
                 config,
+                verified: Verified::default(),
             }),
         })
     }
@@ -206,8 +210,10 @@ impl Host {
         .map_err(GuestError::io("completing the snapshot"))
     }
 
-    /// Starts a process for a guest of this snapshot, without the guest.
+    /// Starts a process for a guest of this snapshot, without the guest. The first of this daemon's for a snapshot
+    /// compares its files with what was sealed.
     pub async fn prepare(&self, snapshot: &Snapshot) -> Result<Idle, GuestError> {
+        self.inner.verified.check(snapshot).await?;
         let shape = snapshot.shape();
         let mut disks = vec![root_disk(snapshot.directory())];
         disks.extend(shape.disks.iter().map(|disk| Disk {
@@ -474,10 +480,13 @@ impl Idle {
             }
         }
         let (state, delta) = match &parts.suspended {
-            Some(directory) => (
-                device_state_path(directory),
-                Some(crate::guest::delta_path(directory)),
-            ),
+            Some(directory) => {
+                Suspend::verify(directory, &self.snapshot)?;
+                (
+                    device_state_path(directory),
+                    Some(crate::guest::delta_path(directory)),
+                )
+            }
             None => (self.snapshot.device_state(), None),
         };
         Ok(self.guest.vm.restore(&state, delta.as_deref()).await?)

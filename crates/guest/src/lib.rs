@@ -7,6 +7,7 @@
 //! | [`host`] | starts, restores, finds again and sweeps guests on this node |
 //! | [`guest`] | one live guest |
 //! | [`agent`] | requests to the agent, with time limits; its answers are hostile input |
+//! | `integrity` | whether a snapshot's files are what was written |
 //! | [`snapshot`] | a snapshot's directory and manifest |
 //! | [`pool`] | processes started before they are needed |
 #![forbid(unsafe_code)]
@@ -15,6 +16,7 @@ pub mod agent;
 mod error;
 pub mod guest;
 pub mod host;
+mod integrity;
 pub mod pool;
 pub mod snapshot;
 

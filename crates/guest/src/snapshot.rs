@@ -10,10 +10,10 @@ use hearth_storage::durable;
 use hearth_vmm::Platform;
 use serde::{Deserialize, Serialize};
 
-use crate::GuestError;
+use crate::{GuestError, integrity::FileSum};
 
-/// Version of the manifest and of the directory's layout.
-const FORMAT_VERSION: u32 = 1;
+/// Version of the manifest and of the directory's layout. Version 1, which is still read, knew neither id nor checksums.
+const FORMAT_VERSION: u32 = 2;
 const MANIFEST: &str = "manifest.json";
 
 /// The virtual hardware of a guest; the same at its snapshot and at every restore.
@@ -64,6 +64,19 @@ struct Manifest {
     platform: Platform,
     shape: Shape,
     kernel_release: String,
+    /// Told apart by it from another snapshot at the same place; empty in version 1.
+    #[serde(default)]
+    id: String,
+    #[serde(default)]
+    sums: Option<Sums>,
+}
+
+/// What the files were when the snapshot was sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Sums {
+    pub(crate) memory: FileSum,
+    pub(crate) device_state: FileSum,
 }
 
 /// A complete snapshot on disk.
@@ -71,6 +84,8 @@ struct Manifest {
 pub struct Snapshot {
     directory: PathBuf,
     shape: Shape,
+    id: String,
+    sums: Option<Sums>,
 }
 
 impl Snapshot {
@@ -83,9 +98,12 @@ impl Snapshot {
         let text = fs::read(directory.join(MANIFEST)).map_err(|error| bad(error.to_string()))?;
         let version: serde_json::Value =
             serde_json::from_slice(&text).map_err(|error| bad(error.to_string()))?;
-        if version["format"] != FORMAT_VERSION {
+        if !version["format"]
+            .as_u64()
+            .is_some_and(|format| (1..=u64::from(FORMAT_VERSION)).contains(&format))
+        {
             return Err(bad(format!(
-                "format {} where this hearth reads {FORMAT_VERSION}",
+                "format {} where this hearth reads 1 to {FORMAT_VERSION}",
                 version["format"]
             )));
         }
@@ -103,6 +121,8 @@ impl Snapshot {
         Ok(Snapshot {
             directory: directory.to_owned(),
             shape: manifest.shape,
+            id: manifest.id,
+            sums: manifest.sums,
         })
     }
 
@@ -119,12 +139,19 @@ impl Snapshot {
             platform: platform.clone(),
             shape: shape.clone(),
             kernel_release: kernel_release.to_owned(),
+            id: uuid::Uuid::new_v4().to_string(),
+            sums: Some(Sums {
+                memory: FileSum::of(&memory_path(directory))?,
+                device_state: FileSum::of(&device_state_path(directory))?,
+            }),
         };
         let text = serde_json::to_vec_pretty(&manifest).map_err(io::Error::other)?;
         durable::write_file(&directory.join(MANIFEST), &text)?;
         Ok(Snapshot {
             directory: directory.to_owned(),
-            shape: shape.clone(),
+            shape: manifest.shape,
+            id: manifest.id,
+            sums: manifest.sums,
         })
     }
 
@@ -134,6 +161,27 @@ impl Snapshot {
             directory: directory.to_owned(),
             ..self
         }
+    }
+
+    /// Tells it apart from an earlier or later snapshot at the same place; empty for one of an old format.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Whether memory and device state are what they were when it was sealed. Reads them whole: call it where a thread
+    /// may block.
+    pub(crate) fn verify(&self) -> Result<(), GuestError> {
+        let Some(sums) = self.sums else { return Ok(()) };
+        for (path, sum) in [
+            (self.memory(), sums.memory),
+            (self.device_state(), sums.device_state),
+        ] {
+            sum.verify(&path).map_err(|error| GuestError::Snapshot {
+                path: self.directory.clone(),
+                cause: error.to_string(),
+            })?;
+        }
+        Ok(())
     }
 
     /// The virtual hardware.
@@ -211,6 +259,9 @@ mod tests {
             vcpus: 1,
             disks: vec![DiskShape::writable(8 << 30)],
         };
+        for path in [memory_path(directory.path()), device_state_path(directory.path())] {
+            fs::write(path, [7; 100]).expect("written");
+        }
         let made = Snapshot::seal(directory.path(), &platform("7.2"), &shape, "6.12").expect("sealed");
         assert_eq!(
             Snapshot::open(directory.path(), &platform("7.2")).expect("opens"),
@@ -227,12 +278,54 @@ mod tests {
         let directory = tempfile::tempdir().expect("temp dir");
         fs::write(
             directory.path().join(MANIFEST),
-            r#"{"format": 2, "unknown": true}"#,
+            r#"{"format": 3, "unknown": true}"#,
         )
         .expect("written");
         let error = Snapshot::open(directory.path(), &platform("7.2"))
             .expect_err("refused")
             .to_string();
-        assert!(error.contains("format 2"), "{error}");
+        assert!(error.contains("format 3"), "{error}");
+    }
+
+    #[test]
+    fn altered_or_cut_files_are_named() {
+        let directory = tempfile::tempdir().expect("temp dir");
+        let shape = Shape {
+            memory_bytes: 1 << 30,
+            vcpus: 1,
+            disks: Vec::new(),
+        };
+        let (memory, state) = (memory_path(directory.path()), device_state_path(directory.path()));
+        fs::write(&memory, vec![7; 10_000]).expect("written");
+        fs::write(&state, [7; 100]).expect("written");
+        let made = Snapshot::seal(directory.path(), &platform("7.2"), &shape, "6.12").expect("sealed");
+        made.verify().expect("as it was");
+        for (path, name) in [(&memory, "memory"), (&state, "device-state")] {
+            let good = fs::read(path).expect("there");
+            let mut altered = good.clone();
+            altered[50] ^= 1;
+            fs::write(path, &altered).expect("written");
+            let error = made.verify().expect_err("altered").to_string();
+            assert!(error.contains(name) && error.contains("checksum"), "{error}");
+            fs::write(path, &good[..50]).expect("written");
+            let error = made.verify().expect_err("cut").to_string();
+            assert!(error.contains(name) && error.contains("50 bytes"), "{error}");
+            fs::write(path, good).expect("written");
+        }
+        made.verify().expect("as it was");
+    }
+
+    #[test]
+    fn a_manifest_of_the_first_format_is_read() {
+        let directory = tempfile::tempdir().expect("temp dir");
+        let platform = platform("7.2");
+        let manifest = serde_json::json!({
+            "format": 1, "protocol": PROTOCOL_VERSION, "platform": platform, "kernelRelease": "6.12",
+            "shape": { "memoryBytes": 1 << 30, "vcpus": 1, "disks": [] },
+        });
+        fs::write(directory.path().join(MANIFEST), manifest.to_string()).expect("written");
+        let old = Snapshot::open(directory.path(), &platform).expect("opens");
+        assert_eq!(old.id(), "");
+        old.verify().expect("nothing to compare with");
     }
 }

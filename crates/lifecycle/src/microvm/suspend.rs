@@ -106,7 +106,7 @@ impl Task {
         let directory = self.node.microvm_directory(&self.record.id);
         let suspended = suspended_of(&directory, self.record.suspends);
         let making = suspended.with_extension("making");
-        let (base, scratch) = (self.snapshot.memory(), scratch_of(&directory));
+        let (snapshot, scratch) = (self.snapshot.clone(), scratch_of(&directory));
         let id = self.record.id.clone();
         tokio::spawn(async move {
             let fresh = making.clone();
@@ -114,7 +114,7 @@ impl Task {
             let disk = blocking("syncing the scratch disk", move || {
                 std::fs::File::open(&scratch)?.sync_all()
             });
-            let (summary, disk) = tokio::join!(guest.save(&base, &making), disk);
+            let (summary, disk) = tokio::join!(guest.save(&snapshot, &making), disk);
             let summary = summary?;
             disk?;
             tracing::info!(

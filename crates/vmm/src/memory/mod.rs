@@ -8,7 +8,7 @@ mod sparse;
 pub use delta::{DeltaReader, DeltaSummary, FORMAT_VERSION, save as save_delta};
 pub use pagemap::{PageRun, written_pages};
 pub use space::GuestSpace;
-pub use sparse::{DataExtents, punch_zero_pages};
+pub use sparse::{DataExtents, checksum, punch_zero_pages};
 
 /// Size of a page in bytes.
 pub const PAGE_BYTES: usize = 4096;

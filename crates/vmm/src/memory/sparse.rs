@@ -76,6 +76,34 @@ pub fn punch_zero_pages(file: &File) -> io::Result<u64> {
     Ok(DataExtents::of(file)?.bytes())
 }
 
+/// Checksum of a file's content and where it lies; the same whether a zero page is a hole or not. Reads only data.
+pub fn checksum(file: &File) -> io::Result<u32> {
+    let mut checksum = crc32fast::Hasher::new();
+    let mut buffer = vec![0; 256 * PAGE_BYTES];
+    let length = file.metadata()?.len();
+    let mut done = 0;
+    for (start, end) in DataExtents::of(file)?.iter() {
+        let mut at = (start - start % PAGE_BYTES as u64).max(done);
+        let end = end.next_multiple_of(PAGE_BYTES as u64).min(length);
+        while at < end {
+            let wanted = ((end - at) as usize).min(buffer.len());
+            file.read_exact_at(&mut buffer[..wanted], at)?;
+            for (offset, page) in (at..)
+                .step_by(PAGE_BYTES)
+                .zip(buffer[..wanted].chunks(PAGE_BYTES))
+            {
+                if !is_zero(page) {
+                    checksum.update(&offset.to_le_bytes());
+                    checksum.update(page);
+                }
+            }
+            at += wanted as u64;
+        }
+        done = end;
+    }
+    Ok(checksum.finalize())
+}
+
 /// Whether every byte is zero.
 pub(super) fn is_zero(bytes: &[u8]) -> bool {
     // SAFETY: any bit pattern is a valid u128.
@@ -106,5 +134,26 @@ mod tests {
         assert!(back == content);
         let extents = DataExtents::of(&file).expect("extents");
         assert!(extents.touches(77 * 4096 + 5, 77 * 4096 + 6) && !extents.touches(78 * 4096, 300 * 4096));
+    }
+    #[test]
+    fn a_checksum_tells_content_and_place_and_overlooks_holes() {
+        let file = |pages: &[(usize, u8)], whole: bool| {
+            let file = tempfile::tempfile().expect("temp file");
+            file.set_len(300 * PAGE_BYTES as u64 + 7).expect("room");
+            if whole {
+                file.write_all_at(&vec![0; 300 * PAGE_BYTES + 7], 0)
+                    .expect("written");
+            }
+            for (page, fill) in pages {
+                file.write_all_at(&[*fill], (page * PAGE_BYTES) as u64 + 5)
+                    .expect("written");
+            }
+            checksum(&file).expect("read")
+        };
+        let content = [(0, 1), (7, 2), (299, 3), (300, 4)];
+        assert_eq!(file(&content, false), file(&content, true));
+        assert_ne!(file(&content, false), file(&content[..3], false));
+        assert_ne!(file(&[(7, 2)], false), file(&[(8, 2)], false));
+        assert_ne!(file(&[(7, 2)], false), file(&[(7, 3)], false));
     }
 }
