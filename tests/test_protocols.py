@@ -354,10 +354,19 @@ def test_line_91_a_browser_page_opens_a_websocket_and_an_event_source(vm, browse
     browser.execute_cdp_cmd("Network.enable", {})
     # What a page cannot say itself: the token of a plain request.
     browser.execute_cdp_cmd("Network.setExtraHTTPHeaders", {"headers": {"X-aws-proxy-auth": vm.token(8080)}})
-    browser.get(f"https://{vm.endpoint}/page")
-    assert browser.execute_async_script(EVENT_SOURCE) == ["one", "two"]
+    # Chromium drops what is under way when a network interface comes or goes, as those of other tests' MicroVMs do.
+    for _ in range(5):
+        browser.get(f"https://{vm.endpoint}/page")
+        events = browser.execute_async_script(EVENT_SOURCE)
+        if events != "error":
+            break
+    assert events == ["one", "two"]
     browser.execute_cdp_cmd("Network.setExtraHTTPHeaders", {"headers": {}})
-    assert browser.execute_async_script(BROWSER_SOCKET, vm.token(8081)) == ["from the browser", "chat"]
+    for _ in range(5):
+        said = browser.execute_async_script(BROWSER_SOCKET, vm.token(8081))
+        if said != "error":
+            break
+    assert said == ["from the browser", "chat"]
 
 
 def test_line_77_and_95_a_request_wakes_the_microvm_once_and_old_tokens_still_work(vm):

@@ -57,6 +57,11 @@ class CodeInterpreter(unittest.TestCase):
         self.assertEqual(self.run_code("x = 41\nprint('hi')"), {"stdout": "hi\n", "result": None, "error": None})
         self.assertEqual(self.run_code("x += 1\nx")["result"], "42")
 
+    def test_a_warm_up_leaves_the_session_alone(self):
+        self.run_code("kept = 1")
+        self.assertEqual(self.call("POST", HOOKS + "validate", port=self.hooks_port)[0], 200)
+        self.assertEqual(self.run_code("kept")["result"], "1")
+
     def test_code_arrives_as_json_or_as_chunks(self):
         headers = {"Content-Type": "application/json"}
         self.assertEqual(self.call("POST", "/run", '{"code": "\'a\' * 3"}', headers)[1]["result"], "'aaa'")

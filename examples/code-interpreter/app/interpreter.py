@@ -10,25 +10,23 @@ import traceback
 import types
 
 
+# Standard output is the whole process's, whatever session runs.
+ONE_AT_A_TIME = threading.Lock()
+
+
 class Interpreter:
     """Runs one piece of code at a time in one namespace that lasts as long as the process."""
 
     def __init__(self):
-        self._lock = threading.Lock()
-        self.reset()
-
-    def reset(self):
-        """Forgets everything that was run."""
-        with self._lock:
-            self.runs = 0
-            # A module of its own under the name `__main__`, so that pickle, dataclasses and type
-            # hints find what the session defines.
-            self._session = types.ModuleType("__main__")
-            sys.modules["__main__"] = self._session
+        self.runs = 0
+        # A module of its own under the name `__main__`, so that pickle, dataclasses and type
+        # hints find what the session defines.
+        self._session = types.ModuleType("__main__")
+        sys.modules["__main__"] = self._session
 
     def run(self, code):
         """Runs `code`; answers what it printed, the `repr` of its last expression, its traceback."""
-        with self._lock:
+        with ONE_AT_A_TIME:
             self.runs += 1
             name = f"<run {self.runs}>"
             out, value, error = io.StringIO(), None, None

@@ -18,40 +18,46 @@ PORT = int(os.environ.get("PORT", "8080"))
 HOOKS_PORT = int(os.environ.get("HOOKS_PORT", "9000"))
 
 
-def interpreter_routes(interpreter, events):
+def interpreter_routes(spare, interpreter, events):
     """What port 8080 answers: method and path to a function of the request."""
 
-    def run(request):
-        code = request.json()["code"] if request.is_json() else request.text()
-        if not isinstance(code, str):
-            raise ValueError("code must be a string")
-        return 200, interpreter.run(code)
+    def run_in(session):
+        def run(request):
+            code = request.json()["code"] if request.is_json() else request.text()
+            if not isinstance(code, str):
+                raise ValueError("code must be a string")
+            return 200, session.run(code)
+
+        return run
 
     return {
-        ("POST", "/run"): run,
+        ("POST", "/run"): run_in(interpreter),
+        ("POST", "/warm-up"): run_in(spare),
         ("GET", "/health"): lambda request: (200, {"status": "ok", "runs": interpreter.runs}),
         ("GET", "/events"): lambda request: (200, events.seen()),
     }
 
 
-def warm_up(interpreter):
+def warm_up():
     """Serves requests to itself, so that the first one after a restore finds every module
-    loaded and every code path walked: output, a value, an error."""
+    loaded and every code path walked: output, a value, an error. In a session of its own: without
+    hooks a MicroVM may be launched meanwhile, and what its user has said by then must last."""
     for code in ("print('warm')", "6 * 7", "1 / 0", "syntax error"):
         connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=60)
-        connection.request("POST", "/run", body=code)
+        connection.request("POST", "/warm-up", body=code)
         connection.getresponse().read()
         connection.close()
-    interpreter.reset()
 
 
 def main():
     # The application is process 1 of its container, and process 1 has no default for SIGTERM.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    interpreter, events, warm = Interpreter(), hooks.Events(), threading.Event()
-    web.serve(HOOKS_PORT, hooks.routes(events, warm, lambda: warm_up(interpreter)))
-    web.serve(PORT, interpreter_routes(interpreter, events))
-    warm_up(interpreter)
+    # The one made last is `__main__` to what runs in it.
+    spare, interpreter = Interpreter(), Interpreter()
+    events, warm = hooks.Events(), threading.Event()
+    web.serve(HOOKS_PORT, hooks.routes(events, warm, warm_up))
+    web.serve(PORT, interpreter_routes(spare, interpreter, events))
+    warm_up()
     # What lives now lives for good: the collector need not touch those pages again, which keeps
     # what a MicroVM writes, and so what a suspend stores, small.
     gc.collect()
