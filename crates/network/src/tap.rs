@@ -5,6 +5,8 @@ use std::{
     io,
     mem::zeroed,
     os::fd::{AsRawFd, OwnedFd},
+    thread::sleep,
+    time::Duration,
 };
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
@@ -18,9 +20,24 @@ mod ioctl {
     nix::ioctl_readwrite_bad!(ethtool, libc::SIOCETHTOOL, libc::ifreq);
 }
 
+/// How often and how long [`open`] waits for a link that is held.
+const TRIES: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(5);
+
 /// Attaches to [`TAP`] of the calling thread's namespace (made on the first call), close-on-exec, one holder at a time.
+///
+/// A process that another thread is starting has a copy of every descriptor until it becomes its program: the link may be
+/// held for a moment by what [`create`] has closed, or a former VMM.
 pub(crate) fn open() -> io::Result<OwnedFd> {
-    let tap = attach()?;
+    let mut tries = 1..TRIES;
+    let tap = loop {
+        match attach() {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && tries.next().is_some() => {
+                sleep(PAUSE)
+            }
+            attached => break attached?,
+        }
+    };
     settle()?;
     Ok(tap.into())
 }
