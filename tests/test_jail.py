@@ -43,9 +43,19 @@ def groups(pid):
     return found
 
 
+def all_stand(hearth):
+    """Whether every VMM is past its start, which ends with QEMU's own filter."""
+    try:
+        return all(int(status(pid)["Seccomp_filters"][0]) >= 3 for pid in hearth.processes())
+    except OSError:
+        return False
+
+
 @pytest.fixture
 def vmm(hearth, microvm):
-    """Pid of a VMM whose guest runs: nobody else's, since every waiting one has no disk yet."""
+    """Pid of a VMM whose guest runs: nobody else's, since every waiting one has no disk yet. The one that is started ahead
+    for the next launch stands, too."""
+    wait_for("every VMM under our filters and QEMU's", lambda: all_stand(hearth))
     running = [pid for pid in hearth.processes() if in_jail(pid, "/disks/1").stat().st_size]
     assert len(running) == 1
     return running[0]
