@@ -84,12 +84,12 @@ def remove():
 
 
 @contextlib.contextmanager
-def settings(hearth, more):
-    """The daemon with more settings; MicroVMs go on when it restarts."""
+def settings(hearth, more, first=""):
+    """The daemon with more settings, some of them before all sections; MicroVMs go on when it restarts."""
     path = hearth.data / "hearthd.toml"
     before = path.read_text()
     try:
-        path.write_text(before + more)
+        path.write_text(first + before + more)
         restart(hearth)
         yield
     finally:

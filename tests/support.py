@@ -9,6 +9,7 @@ import socket
 import ssl
 import subprocess
 import time
+import urllib.request
 import http.client
 import io
 import tomllib
@@ -87,6 +88,11 @@ class Hearth:
         self.data.mkdir(parents=True, exist_ok=True)
         (self.data / "hearthd.toml").write_text(settings)
         self.start()
+
+    def admin(self, path):
+        """What the admin listener answers, as text."""
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        return opener.open(f"http://{self.settings['admin']}{path}").read().decode()
 
     def stop(self, everything=False):
         self.cli("down", *(["--all"] if everything else []))
@@ -246,6 +252,13 @@ class MicroVm:
     def __init__(self, hearth, made):
         self.hearth, self.id, self.endpoint = hearth, made["microvmId"], made["endpoint"]
         self.tokens = {}
+
+    def connect(self, timeout=120):
+        """A TLS connection to its endpoint."""
+        context = ssl.create_default_context(cafile=self.hearth.settings["ca"])
+        host, port = self.hearth.settings["gateway"].split(":")
+        raw = socket.create_connection((host, int(port)), timeout=timeout)
+        return context.wrap_socket(raw, server_hostname=self.endpoint.partition(":")[0])
 
     @property
     def object(self):

@@ -14,6 +14,7 @@ import urllib.request
 
 import pytest
 
+from private import settings
 from support import wait_for
 
 # Certificates of the test live this long, and are replaced when a third of it is left.
@@ -103,11 +104,7 @@ def authority(tmp_path_factory, worker_number):
 @pytest.fixture(scope="module")
 def certified(hearth, authority):
     """The daemon with its certificate from there; its own settings afterwards."""
-    file = hearth.data / "hearthd.toml"
-    before = file.read_text()
-    hearth.stop()
-    file.write_text(f"""endpoint_domain = "{authority.domain}"
-{before}
+    with settings(hearth, f"""
 [acme]
 directory = "{authority.url}"
 ca = "{authority.ca}"
@@ -115,12 +112,8 @@ contact = ["mailto:ops@example.com"]
 terms_agreed = true
 dns_program = "{ROOT / "tests/clients/acme-dns"}"
 propagation_seconds = 0
-""")
-    hearth.start()
-    yield hearth
-    hearth.stop()
-    file.write_text(before)
-    hearth.start()
+""", first=f'endpoint_domain = "{authority.domain}"\n'):
+        yield hearth
 
 
 def shown(hearth, domain, trust=None):
@@ -136,9 +129,7 @@ def shown(hearth, domain, trust=None):
 
 
 def series(hearth):
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    text = opener.open(f"http://{hearth.settings['admin']}/metrics").read().decode()
-    found = re.findall(r"^hearth_certificate_(\S+) (\S+)$", text, re.M)
+    found = re.findall(r"^hearth_certificate_(\S+) (\S+)$", hearth.admin("/metrics"), re.M)
     return {name: float(value) for name, value in found}
 
 

@@ -1,7 +1,6 @@
 """What shells, commands and files move is traffic like any other: in the metrics, in the usage, in the access log."""
 
 import re
-import urllib.request
 
 import pytest
 
@@ -19,9 +18,7 @@ def vm(hearth, image):
 
 
 def by_metrics(vm):
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    text = opener.open(f"http://{vm.hearth.settings['admin']}/metrics").read().decode()
-    lines = [line for line in text.splitlines() if vm.id in line and line.startswith("hearth_endpoint_bytes_total")]
+    lines = [line for line in vm.hearth.admin("/metrics").splitlines() if vm.id in line and line.startswith("hearth_endpoint_bytes_total")]
     return {("in" if 'direction="in"' in line else "out"): int(float(line.split()[-1])) for line in lines}
 
 

@@ -1,8 +1,6 @@
 """A gibibyte up and a gibibyte down through a MicroVM of the 512 MiB tier: everything arrives, nobody keeps it."""
 
 import hashlib
-import socket
-import ssl
 
 import pytest
 
@@ -59,13 +57,6 @@ def vm(hearth, image):
     vm.terminate()
 
 
-def connect(vm):
-    context = ssl.create_default_context(cafile=vm.hearth.settings["ca"])
-    host, port = vm.hearth.settings["gateway"].split(":")
-    raw = socket.create_connection((host, int(port)), timeout=300)
-    return context.wrap_socket(raw, server_hostname=vm.endpoint.partition(":")[0])
-
-
 def head(vm, first, *more):
     lines = [first, f"Host: {vm.endpoint}", f"X-aws-proxy-auth: {vm.token(9300)}", "X-aws-proxy-port: 9300", *more]
     return "".join(f"{line}\r\n" for line in [*lines, ""]).encode()
@@ -81,7 +72,7 @@ def answer(stream):
 
 def test_a_gibibyte_goes_up_and_comes_down_and_neither_daemon_nor_guest_grows(vm):
     before = peak_kib(vm.hearth.pid), int(vm.python("resident()")), int(vm.python("available()"))
-    with connect(vm) as stream:
+    with vm.connect(timeout=300) as stream:
         digest = hashlib.sha1()
         stream.sendall(head(vm, "POST / HTTP/1.1", f"Content-Length: {GIB}"))
         for _ in range(GIB // len(PIECE)):
@@ -89,7 +80,7 @@ def test_a_gibibyte_goes_up_and_comes_down_and_neither_daemon_nor_guest_grows(vm
             digest.update(PIECE)
         status, length, reader = answer(stream)
         assert (status, reader.read(length).decode()) == (200, digest.hexdigest())
-    with connect(vm) as stream:
+    with vm.connect(timeout=300) as stream:
         stream.sendall(head(vm, f"GET /{GIB} HTTP/1.1"))
         status, length, reader = answer(stream)
         assert (status, length) == (200, GIB)

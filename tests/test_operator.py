@@ -2,10 +2,7 @@
 a size (line 94 of the acceptance checklist). The daemon is started anew with these settings, and with its own afterwards."""
 
 import json
-import socket
-import ssl
 import time
-import urllib.request
 
 import botocore.exceptions
 import pytest
@@ -67,15 +64,7 @@ def operated(hearth, image):
 
 
 def activity(vm):
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    return json.load(opener.open(f"http://{vm.hearth.settings['admin']}/microvms/{vm.id}/activity"))
-
-
-def connect(vm):
-    context = ssl.create_default_context(cafile=vm.hearth.settings["ca"])
-    host, port = vm.hearth.settings["gateway"].split(":")
-    raw = socket.create_connection((host, int(port)), timeout=120)
-    return context.wrap_socket(raw, server_hostname=vm.endpoint.partition(":")[0])
+    return json.loads(vm.hearth.admin(f"/microvms/{vm.id}/activity"))
 
 
 def test_what_counts_as_busy_keeps_it_running_and_describe_says_why(operated, image):
@@ -88,7 +77,7 @@ def test_what_counts_as_busy_keeps_it_running_and_describe_says_why(operated, im
     command = Command(commanded, ["sleep", "1000000"])
     assert command.first == {"type": "started"}
     assert streaming.python(SILENT) == ""
-    with shell(shelled) as screen, connect(streaming) as stream:
+    with shell(shelled) as screen, streaming.connect() as stream:
         request = f"GET / HTTP/1.1\r\nHost: {streaming.endpoint}\r\nX-aws-proxy-auth: {streaming.token(9200)}\r\n"
         stream.sendall(f"{request}X-aws-proxy-port: 9200\r\n\r\n".encode())
         assert stream.recv(12) == b"HTTP/1.1 200"
@@ -154,7 +143,7 @@ def test_line_94_one_connection_too_many_is_answered_429(operated, image):
     request = f"GET /health HTTP/1.1\r\nHost: {vm.endpoint}\r\nX-aws-proxy-auth: {token}\r\n\r\n".encode()
     open_connections = []
     for number in range(8):
-        open_connections.append(connect(vm))
+        open_connections.append(vm.connect())
         open_connections[-1].sendall(request)
         assert open_connections[-1].recv(12) == b"HTTP/1.1 200", f"connection {number} of 8, which the smallest size carries"
     assert vm.request("GET", "/health", token=token)[0] == 429

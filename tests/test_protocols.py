@@ -9,7 +9,6 @@ import os
 import socket
 import ssl
 import subprocess
-import urllib.request
 
 import botocore.exceptions
 import grpc
@@ -350,23 +349,23 @@ def browser(vm, tmp_path_factory):
     driver.quit()
 
 
+def in_five_tries(attempt):
+    """Chromium drops what is under way when a network interface comes or goes, as those of other tests' MicroVMs do."""
+    return next((told for told in (attempt() for _ in range(5)) if told != "error"), "error")
+
+
 def test_line_91_a_browser_page_opens_a_websocket_and_an_event_source(vm, browser):
     browser.execute_cdp_cmd("Network.enable", {})
     # What a page cannot say itself: the token of a plain request.
     browser.execute_cdp_cmd("Network.setExtraHTTPHeaders", {"headers": {"X-aws-proxy-auth": vm.token(8080)}})
-    # Chromium drops what is under way when a network interface comes or goes, as those of other tests' MicroVMs do.
-    for _ in range(5):
+
+    def events():
         browser.get(f"https://{vm.endpoint}/page")
-        events = browser.execute_async_script(EVENT_SOURCE)
-        if events != "error":
-            break
-    assert events == ["one", "two"]
+        return browser.execute_async_script(EVENT_SOURCE)
+
+    assert in_five_tries(events) == ["one", "two"]
     browser.execute_cdp_cmd("Network.setExtraHTTPHeaders", {"headers": {}})
-    for _ in range(5):
-        said = browser.execute_async_script(BROWSER_SOCKET, vm.token(8081))
-        if said != "error":
-            break
-    assert said == ["from the browser", "chat"]
+    assert in_five_tries(lambda: browser.execute_async_script(BROWSER_SOCKET, vm.token(8081))) == ["from the browser", "chat"]
 
 
 def test_line_77_and_95_a_request_wakes_the_microvm_once_and_old_tokens_still_work(vm):
@@ -383,9 +382,7 @@ def test_line_77_and_95_a_request_wakes_the_microvm_once_and_old_tokens_still_wo
 
 def metrics(vm):
     """The MicroVM's series without other labels."""
-    text = urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
-        f"http://{vm.hearth.settings['admin']}/metrics"
-    ).read().decode()
+    text = vm.hearth.admin("/metrics")
     found = {}
     for line in text.splitlines():
         name, _, value = line.rpartition(" ")

@@ -18,22 +18,17 @@ const POLLING: RetryPolicy = RetryPolicy::new()
     .backoff(1.5)
     .timeout(Duration::from_secs(300));
 
-/// A TXT record that the operator's program has been asked for.
-struct Record {
-    name: String,
-    value: String,
-}
-
 /// Private key and certificate chain for the wildcard of the domain, in PEM.
 pub(crate) async fn certificate(config: &AcmeConfig, account: &Account) -> Result<String, AcmeError> {
     let names = [Identifier::Dns(format!("*.{}", config.domain))];
     let mut order = account.new_order(&NewOrder::new(&names)).await?;
-    let mut records = Vec::new();
-    let proved = prove(config, &mut order, &mut records).await;
-    for record in &records {
+    let record = format!("_acme-challenge.{}.", config.domain);
+    let mut values = Vec::new();
+    let proved = prove(config, &mut order, &record, &mut values).await;
+    for value in &values {
         // What stays proves nothing to anybody else, but the operator's zone should not fill up.
-        if let Err(error) = hook::call(&config.dns_program, Act::Cleanup, &record.name, &record.value).await {
-            tracing::warn!(%error, name = record.name, "a TXT record was not removed");
+        if let Err(error) = hook::call(&config.dns_program, Act::Cleanup, &record, value).await {
+            tracing::warn!(%error, name = record, "a TXT record was not removed");
         }
     }
     proved?;
@@ -42,7 +37,13 @@ pub(crate) async fn certificate(config: &AcmeConfig, account: &Account) -> Resul
     Ok(format!("{}\n{chain}", key.trim_end()))
 }
 
-async fn prove(config: &AcmeConfig, order: &mut Order, records: &mut Vec<Record>) -> Result<(), AcmeError> {
+/// Has the TXT record made for every proof; `values` are those that the operator's program was asked for.
+async fn prove(
+    config: &AcmeConfig,
+    order: &mut Order,
+    record: &str,
+    values: &mut Vec<String>,
+) -> Result<(), AcmeError> {
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let mut authorization = authorization?;
@@ -54,14 +55,10 @@ async fn prove(config: &AcmeConfig, order: &mut Order, records: &mut Vec<Record>
         let mut challenge = authorization
             .challenge(ChallengeType::Dns01)
             .ok_or_else(|| AcmeError::Refused("it offers no proof by DNS".into()))?;
-        let record = Record {
-            name: format!("_acme-challenge.{}.", config.domain),
-            value: challenge.key_authorization().dns_value(),
-        };
+        let value = challenge.key_authorization().dns_value();
         // First noted: what a failing program has half done is to be removed, too.
-        records.push(record);
-        let Some(record) = records.last() else { continue };
-        hook::call(&config.dns_program, Act::Present, &record.name, &record.value).await?;
+        values.push(value.clone());
+        hook::call(&config.dns_program, Act::Present, record, &value).await?;
         sleep(config.propagation).await;
         challenge.set_ready().await?;
     }

@@ -115,7 +115,8 @@ impl Suspend {
             .flatten()
     }
 
-    /// Whether the files are what was saved, of a clone of this snapshot. Those of an older hearth have no manifest.
+    /// Whether the files are what was saved, of a clone of this snapshot. Those of an older hearth have no manifest. It
+    /// reads the device state whole: call it where a thread may block.
     pub(crate) fn verify(directory: &Path, snapshot: &Snapshot) -> Result<(), GuestError> {
         let bad = |cause: String| GuestError::Snapshot {
             path: directory.to_owned(),

@@ -481,7 +481,10 @@ impl Idle {
         }
         let (state, delta) = match &parts.suspended {
             Some(directory) => {
-                Suspend::verify(directory, &self.snapshot)?;
+                let (suspended, snapshot) = (directory.clone(), self.snapshot.clone());
+                tokio::task::spawn_blocking(move || Suspend::verify(&suspended, &snapshot))
+                    .await
+                    .map_err(|error| GuestError::io("comparing a suspend")(io::Error::other(error)))??;
                 (
                     device_state_path(directory),
                     Some(crate::guest::delta_path(directory)),

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{GuestError, integrity::FileSum};
 
 /// Version of the manifest and of the directory's layout. Version 1, which is still read, knew neither id nor checksums.
-const FORMAT_VERSION: u32 = 2;
+const FORMAT_VERSION: u64 = 2;
 const MANIFEST: &str = "manifest.json";
 
 /// The virtual hardware of a guest; the same at its snapshot and at every restore.
@@ -59,7 +59,7 @@ impl DiskShape {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Manifest {
-    format: u32,
+    format: u64,
     protocol: u32,
     platform: Platform,
     shape: Shape,
@@ -98,10 +98,7 @@ impl Snapshot {
         let text = fs::read(directory.join(MANIFEST)).map_err(|error| bad(error.to_string()))?;
         let version: serde_json::Value =
             serde_json::from_slice(&text).map_err(|error| bad(error.to_string()))?;
-        if !version["format"]
-            .as_u64()
-            .is_some_and(|format| (1..=u64::from(FORMAT_VERSION)).contains(&format))
-        {
+        if !matches!(version["format"].as_u64(), Some(1..=FORMAT_VERSION)) {
             return Err(bad(format!(
                 "format {} where this hearth reads 1 to {FORMAT_VERSION}",
                 version["format"]

@@ -16,7 +16,7 @@ use crate::{
     session::{self, NoRandom, Session, SessionKey, TokenError},
 };
 
-/// What a role may do that was never created: read artifacts and write logs of its own account.
+/// What a role may do that was never created: read artifacts and write logs of its own account, and connect to networks.
 const DEFAULT_ROLE: &str = r#"{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Resource": "*",
     "Action": ["s3:GetObject", "s3:ListBucket", "logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents",
     "ec2:CreateNetworkInterface", "ec2:CreateTags"]}]}"#;

@@ -98,7 +98,8 @@ impl Service {
                 "The maximum number of network connectors has been reached for this account.",
             ));
         }
-        self.exercise(caller, &operator_role, &request.configuration)?;
+        let network = &request.configuration.vpc_egress_configuration;
+        self.exercise(caller, &operator_role, network)?;
         let now = Timestamp::now();
         let version = ConnectorVersion {
             number: 1,
@@ -251,13 +252,12 @@ impl Service {
             self.write_connector(&mut catalog, record).await?;
             return Ok(answer);
         }
-        let configuration = NetworkConnectorConfiguration {
-            vpc_egress_configuration: merged,
-        };
-        self.exercise(caller, &role, &configuration)?;
+        self.exercise(caller, &role, &merged)?;
         let version = ConnectorVersion {
             number: current.number + 1,
-            configuration,
+            configuration: NetworkConnectorConfiguration {
+                vpc_egress_configuration: merged,
+            },
             operator_role: role,
             state: ConnectorState::Pending,
             reason: None,
@@ -352,14 +352,13 @@ impl Service {
         &self,
         caller: &Caller,
         role_arn: &str,
-        configuration: &NetworkConnectorConfiguration,
+        network: &VpcEgressConfiguration,
     ) -> Result<(), ApiError> {
         let actor = Actor {
             account: &caller.account_id,
             region: &caller.region,
             role_arn,
         };
-        let network = &configuration.vpc_egress_configuration;
         match self.node().may_connect(actor, network) {
             true => Ok(()),
             false => Err(texts::connector_role_unauthorized()),

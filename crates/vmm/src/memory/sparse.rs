@@ -135,6 +135,7 @@ mod tests {
         let extents = DataExtents::of(&file).expect("extents");
         assert!(extents.touches(77 * 4096 + 5, 77 * 4096 + 6) && !extents.touches(78 * 4096, 300 * 4096));
     }
+
     #[test]
     fn a_checksum_tells_content_and_place_and_overlooks_holes() {
         let file = |pages: &[(usize, u8)], whole: bool| {
