@@ -20,6 +20,7 @@ mod exchange;
 mod gate;
 mod headers;
 mod limits;
+mod linger;
 mod link;
 mod listen;
 mod meter;

@@ -7,6 +7,8 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use hearth_token::Keyring;
+use hyper::Request;
+use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -21,6 +23,7 @@ use tokio_util::task::TaskTracker;
 use crate::client::Client;
 use crate::endpoint::EndpointStates;
 use crate::gate::MicroVms;
+use crate::linger::Lingering;
 use crate::metrics::Metrics;
 use crate::proxy::Gateway;
 use crate::upstream::{H2_CONNECTION_WINDOW_BYTES, H2_STREAM_WINDOW_BYTES, Upstreams};
@@ -211,15 +214,19 @@ impl Server {
         };
 
         let asked = Arc::new(AtomicBool::new(false));
+        let uploading = Arc::new(AtomicBool::new(false));
         let service = {
-            let (gateway, asked) = (self.gateway.clone(), asked.clone());
-            service_fn(move |request| {
+            let (gateway, asked, uploading) = (self.gateway.clone(), asked.clone(), uploading.clone());
+            service_fn(move |request: Request<Incoming>| {
                 asked.store(true, Ordering::Relaxed);
+                uploading.store(!request.body().is_end_stream(), Ordering::Relaxed);
                 let (gateway, client) = (gateway.clone(), client.clone());
                 async move { Ok::<_, Infallible>(gateway.answer(&client, request).await) }
             })
         };
-        let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+        let mut connection = pin!(
+            builder.serve_connection_with_upgrades(TokioIo::new(Lingering::new(stream, uploading)), service)
+        );
         let mut first_request = pin!(sleep(self.gateway.config.request_header_timeout));
         let (mut waiting, mut draining) = (true, false);
         loop {

@@ -60,6 +60,14 @@ impl GuestError {
         move |source| GuestError::Io { context, source }
     }
 
+    /// Whether a snapshot is whole, but another node's: made by another VMM, processor or agent.
+    pub fn is_foreign(&self) -> bool {
+        matches!(
+            self,
+            GuestError::Protocol { .. } | GuestError::Vmm(VmmError::Platform { .. })
+        )
+    }
+
     /// Whether a full disk is to blame.
     pub fn is_disk_full(&self) -> bool {
         match self {

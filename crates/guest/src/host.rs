@@ -133,6 +133,11 @@ impl Host {
         Snapshot::open(directory, self.inner.driver.platform())
     }
 
+    /// Whether a snapshot's guest runs the kernel that this node boots.
+    pub fn is_of_base(&self, snapshot: &Snapshot) -> bool {
+        snapshot.kernel_release() == self.inner.config.base.kernel_release
+    }
+
     /// Boots a guest and waits for its agent.
     pub async fn boot(&self, boot: &Boot<'_>) -> Result<Guest, GuestError> {
         let memory = memory_path(boot.directory);

@@ -84,6 +84,7 @@ pub(crate) struct Sums {
 pub struct Snapshot {
     directory: PathBuf,
     shape: Shape,
+    kernel_release: String,
     id: String,
     sums: Option<Sums>,
 }
@@ -118,6 +119,7 @@ impl Snapshot {
         Ok(Snapshot {
             directory: directory.to_owned(),
             shape: manifest.shape,
+            kernel_release: manifest.kernel_release,
             id: manifest.id,
             sums: manifest.sums,
         })
@@ -147,6 +149,7 @@ impl Snapshot {
         Ok(Snapshot {
             directory: directory.to_owned(),
             shape: manifest.shape,
+            kernel_release: manifest.kernel_release,
             id: manifest.id,
             sums: manifest.sums,
         })
@@ -179,6 +182,11 @@ impl Snapshot {
             })?;
         }
         Ok(())
+    }
+
+    /// Release of the kernel that its guest runs.
+    pub fn kernel_release(&self) -> &str {
+        &self.kernel_release
     }
 
     /// The virtual hardware.

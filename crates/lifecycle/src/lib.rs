@@ -28,6 +28,7 @@ pub mod microvm;
 mod node;
 mod permissions;
 mod quotas;
+mod rebuild;
 mod registry;
 mod service;
 pub mod tiers;

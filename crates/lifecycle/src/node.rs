@@ -118,9 +118,9 @@ impl Node {
         self.config.directory.join("images").join(image_id)
     }
 
-    /// Directory of a version's snapshot.
-    pub(crate) fn version_directory(&self, image_id: &str, version: &str) -> PathBuf {
-        self.image_directory(image_id).join(version)
+    /// Directory of a version's snapshot; see [`crate::image::record::VersionRecord::snapshot`].
+    pub(crate) fn snapshot_directory(&self, image_id: &str, name: &str) -> PathBuf {
+        self.image_directory(image_id).join(name)
     }
 
     /// Directory of a MicroVM's own files.

@@ -2,7 +2,8 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock as SyncRwLock},
     time::Duration,
 };
 
@@ -16,14 +17,14 @@ use hearth_wire::{
     enums::{BuildState, MicrovmImageState, MicrovmImageVersionState, MicrovmImageVersionStatus},
     page::PageKey,
 };
-use tokio::sync::{Mutex as AsyncMutex, Semaphore, oneshot};
+use tokio::sync::{Mutex as AsyncMutex, RwLock, Semaphore, oneshot};
 
 use crate::{
     LifecycleError,
     catalog::Catalog,
     connector::record::ConnectorRecord,
     image::{
-        record::{BuildRecord, ImageRecord, VersionRecord, version_key},
+        record::{BuildRecord, ImageRecord, VersionRecord},
         task,
     },
     microvm::{
@@ -61,11 +62,13 @@ pub struct EndpointOwner {
 
 pub(crate) struct Inner {
     pub node: Arc<Node>,
-    pub keyring: Arc<RwLock<Keyring>>,
+    pub keyring: Arc<SyncRwLock<Keyring>>,
     pub page_key: PageKey,
     pub catalog: AsyncMutex<Catalog>,
     registry: Mutex<Registry>,
-    builds: Arc<Semaphore>,
+    pub builds: Arc<Semaphore>,
+    /// Held for reading while a snapshot is made again, for writing while files of images are removed.
+    pub files: RwLock<()>,
     bases: AsyncMutex<Vec<hearth_wire::types::BaseItem>>,
     started_at: Timestamp,
 }
@@ -75,7 +78,7 @@ impl Service {
     /// nobody, and goes on with unfinished builds.
     pub async fn start(
         node: Node,
-        keyring: Arc<RwLock<Keyring>>,
+        keyring: Arc<SyncRwLock<Keyring>>,
         page_key: PageKey,
     ) -> Result<Service, LifecycleError> {
         for name in ["images", "microvms", "scratch"] {
@@ -104,6 +107,7 @@ impl Service {
                 catalog: AsyncMutex::new(catalog),
                 registry: Mutex::default(),
                 builds: Arc::new(Semaphore::new(concurrent_builds)),
+                files: RwLock::default(),
                 bases: AsyncMutex::new(bases),
                 started_at: Timestamp::now(),
             }),
@@ -180,7 +184,12 @@ impl Service {
     }
 
     /// Starts the task of a MicroVM whose record is written.
-    pub(crate) fn add_microvm(&self, record: MicrovmRecord, snapshot: Snapshot, guest: Option<Guest>) {
+    pub(crate) fn add_microvm(
+        &self,
+        record: MicrovmRecord,
+        snapshot: Option<Snapshot>,
+        guest: Option<Guest>,
+    ) {
         let microvm = Task::start(self.node().clone(), record, snapshot, guest);
         self.registry().insert(microvm);
     }
@@ -218,13 +227,13 @@ impl Service {
             }
             let directory = self
                 .node()
-                .version_directory(&record.image_id, &record.image_version);
+                .snapshot_directory(&record.image_id, record.snapshot());
             match self.node().host.open_snapshot(&directory) {
-                Ok(snapshot) => self.add_microvm(record, snapshot, guest),
+                Ok(snapshot) => self.add_microvm(record, Some(snapshot), guest),
                 Err(error) => {
                     // Nothing is thrown away: an operator can bring back the VMM that the snapshot needs.
-                    tracing::error!(microvm = record.id, %error, "a MicroVM cannot be used on this node now");
-                    self.add_at_rest(record);
+                    tracing::error!(microvm = record.id, %error, "a MicroVM's snapshot does not load on this node now");
+                    self.add_microvm(record, None, guest);
                 }
             }
         }
@@ -294,13 +303,7 @@ impl Service {
             tokio::spawn(async move { service.finish_image_deletion(&id).await });
         }
         for version in catalog.versions().filter(|version| version.is_runnable()) {
-            let directory = self.node().version_directory(&version.image_id, &version.version);
-            let image = catalog.image_by_id(&version.image_id);
-            let latest =
-                image.is_some_and(|image| image.latest_active_version.as_ref() == Some(&version.version));
-            if let (true, Ok(snapshot)) = (latest, self.node().host.open_snapshot(&directory)) {
-                self.node().pool.refill(&snapshot);
-            }
+            self.settle_snapshot(version.key());
         }
     }
 
@@ -365,7 +368,9 @@ impl Service {
         settled.await?;
         if let Ok(made) = &outcome {
             meter::built(self.node(), &version, made.bytes());
-            let directory = self.node().version_directory(&version.image_id, &version.version);
+            let directory = self
+                .node()
+                .snapshot_directory(&version.image_id, version.snapshot());
             if let Ok(snapshot) = self.node().host.open_snapshot(&directory) {
                 self.node().pool.refill(&snapshot);
             }
@@ -398,6 +403,7 @@ impl Service {
 
     /// Removes the files and records of an image in DELETING.
     pub(crate) async fn finish_image_deletion(&self, image_id: &str) {
+        let _files = self.inner.files.write().await;
         let versions: Vec<VersionRecord> = self
             .inner
             .catalog
@@ -410,7 +416,7 @@ impl Service {
         for version in &versions {
             self.node()
                 .pool
-                .forget(&self.node().version_directory(image_id, &version.version))
+                .forget(&self.node().snapshot_directory(image_id, version.snapshot()))
                 .await;
         }
         let directory = self.node().image_directory(image_id);
@@ -460,7 +466,7 @@ impl Service {
         loop {
             tokio::time::sleep(HOUSEKEEPING).await;
             self.forget_terminated().await;
-            self.remove_unused_versions().await;
+            self.remove_unused_snapshots().await;
         }
     }
 
@@ -487,28 +493,39 @@ impl Service {
         }
     }
 
-    /// Removes the files of deleted versions that no MicroVM needs any more (spec section 34, question 19).
-    pub(crate) async fn remove_unused_versions(&self) {
+    /// Removes the files of deleted versions and of former snapshots that no MicroVM needs any more (spec section 34,
+    /// question 19).
+    pub(crate) async fn remove_unused_snapshots(&self) {
+        let _files = self.inner.files.write().await;
         let catalog = self.inner.catalog.lock().await;
-        let used: HashSet<String> = self
+        let mut used: HashSet<PathBuf> = self
             .registry()
             .all()
             .map(|microvm| microvm.record.borrow())
             .filter(|record| record.stage != Stage::Terminated)
-            .map(|record| version_key(&record.image_id, &record.image_version))
+            .map(|record| {
+                self.node()
+                    .snapshot_directory(&record.image_id, record.snapshot())
+            })
             .collect();
+        for version in catalog.versions() {
+            let directory = self
+                .node()
+                .snapshot_directory(&version.image_id, version.snapshot());
+            used.insert(task::making(&directory));
+            used.insert(directory);
+        }
         for image in catalog.images() {
             let Ok(entries) = std::fs::read_dir(self.node().image_directory(&image.id)) else {
                 continue;
             };
-            for entry in entries.flatten() {
-                let name = entry.file_name().to_string_lossy().into_owned();
-                let key = version_key(&image.id, name.trim_end_matches(".making"));
-                if catalog.version(&key).is_none() && !used.contains(&key) {
-                    self.node().pool.forget(&entry.path()).await;
-                    if let Err(error) = durable::remove_directory(&entry.path()) {
-                        tracing::warn!(%error, "files of a deleted version stay behind");
-                    }
+            for path in entries.flatten().map(|entry| entry.path()) {
+                if used.contains(&path) {
+                    continue;
+                }
+                self.node().pool.forget(&path).await;
+                if let Err(error) = durable::remove_directory(&path) {
+                    tracing::warn!(%error, "files of an unused snapshot stay behind");
                 }
             }
         }

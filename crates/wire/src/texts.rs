@@ -120,6 +120,29 @@ pub fn version_not_active(arn: impl Display, version: &str) -> ApiError {
     ))
 }
 
+/// RunMicrovm while a version's snapshot, which belongs to another platform, is made again.
+pub fn snapshot_being_rebuilt(arn: impl Display, version: &str, cause: impl Display) -> ApiError {
+    ApiError::conflict(format!(
+        "The snapshot of MicroVM image {arn} and version {version} is being made again for this node: {cause}. \
+         Try again when its build is SUCCESSFUL."
+    ))
+}
+
+/// RunMicrovm after that came to nothing.
+pub fn snapshot_not_rebuilt(arn: impl Display, version: &str, reason: &str) -> ApiError {
+    ApiError::conflict(format!(
+        "The snapshot of MicroVM image {arn} and version {version} could not be made again for this node: {reason}. \
+         Update the image."
+    ))
+}
+
+/// Suspend or resume of a MicroVM whose snapshot this node cannot load.
+pub fn microvm_of_another_node(id: &str, cause: impl Display) -> ApiError {
+    ApiError::conflict(format!(
+        "The MicroVM {id} cannot be suspended or resumed on this node as it is now: {cause}"
+    ))
+}
+
 /// No such MicroVM.
 pub fn microvm_not_found(id: &str) -> ApiError {
     ApiError::not_found(format!("MicroVM not found: {id}"))

@@ -169,6 +169,7 @@ impl Service {
             updated_at: now,
             builds: builds.collect(),
             container: None,
+            snapshot: None,
             client_token,
         }
     }

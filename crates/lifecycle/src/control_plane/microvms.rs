@@ -18,6 +18,7 @@ use crate::{
         public,
         record::Stage,
     },
+    rebuild,
     registry::{Position, position},
 };
 
@@ -60,8 +61,12 @@ impl Service {
         if self.memory_taken_mib(caller) + memory_mib > self.config().quotas(&caller.account_id).memory_mib {
             return Err(texts::memory_exhausted());
         }
-        let directory = self.node().version_directory(&image.id, &version.version);
-        let snapshot = self.node().host.open_snapshot(&directory).map_err(internal)?;
+        let directory = self.node().snapshot_directory(&image.id, version.snapshot());
+        let snapshot = self
+            .node()
+            .host
+            .open_snapshot(&directory)
+            .map_err(|error| rebuild::refusal(version, &error))?;
         let endpoint_id = uuid::Uuid::new_v4().to_string();
         let record = MicrovmRecord {
             id: format!("microvm-{}", uuid::Uuid::new_v4()),
@@ -72,6 +77,7 @@ impl Service {
             image_id: image.id.clone(),
             image_arn: arn.to_string(),
             image_version: version.version.clone(),
+            snapshot: Some(version.snapshot().to_owned()),
             memory_mib,
             stage: Stage::Pending,
             guest: None,
@@ -100,7 +106,7 @@ impl Service {
             .await
             .map_err(internal)?;
         let object = record.object();
-        self.add_microvm(record, snapshot, None);
+        self.add_microvm(record, Some(snapshot), None);
         Ok(object)
     }
 

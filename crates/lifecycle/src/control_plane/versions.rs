@@ -108,6 +108,9 @@ impl Service {
         image.latest_active_version = newest_runnable(changed);
         self.write(&mut catalog, image, Some(version.clone()), None)
             .await?;
+        if version.is_runnable() {
+            self.settle_snapshot(version.key());
+        }
         Ok(version.object())
     }
 
@@ -134,7 +137,7 @@ impl Service {
         self.write(&mut catalog, image, None, Some(&key)).await?;
         drop(catalog);
         let service = self.clone();
-        tokio::spawn(async move { service.remove_unused_versions().await });
+        tokio::spawn(async move { service.remove_unused_snapshots().await });
         Ok(DeleteMicrovmImageVersionResponse {
             image_identifier: arn.to_string(),
             image_version: deleted,

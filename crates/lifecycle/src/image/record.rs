@@ -83,6 +83,9 @@ pub(crate) struct VersionRecord {
     #[serde(alias = "build", deserialize_with = "one_or_many")]
     pub builds: Vec<BuildRecord>,
     pub container: Option<ContainerConfig>,
+    /// Name of the snapshot that MicroVMs are launched from, once it is another than the build's own.
+    #[serde(default)]
+    pub snapshot: Option<String>,
     pub client_token: Option<ClientToken>,
 }
 
@@ -132,6 +135,11 @@ impl VersionRecord {
     /// Key in the database.
     pub(crate) fn key(&self) -> String {
         version_key(&self.image_id, &self.version)
+    }
+
+    /// Name of the snapshot that MicroVMs are launched from: a directory of the image's.
+    pub(crate) fn snapshot(&self) -> &str {
+        self.snapshot.as_deref().unwrap_or(&self.version)
     }
 
     /// Whether MicroVMs can be launched from it.

@@ -1,6 +1,6 @@
 //! One build: artifact → root disk → snapshot → validated. It ends in a version that is SUCCESSFUL or FAILED.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use hearth_builder::{Build, BuildError, ContainerConfig};
 use hearth_guest::snapshot::root_path;
@@ -73,10 +73,8 @@ impl Failed {
 /// Carries out the build of a version. The snapshot is in the version's directory when this ends well, and nothing is
 /// there when it does not.
 pub(crate) async fn build(node: &Node, image: &ImageArn, version: &VersionRecord) -> Result<Made, Failed> {
-    let directory = node.version_directory(&version.image_id, &version.version);
-    let making = node
-        .image_directory(&version.image_id)
-        .join(format!("{}.making", version.version));
+    let directory = node.snapshot_directory(&version.image_id, version.snapshot());
+    let making = making(&directory);
     let mut log = open_log(node, image, version, "0.0").await;
     let clean = || -> std::io::Result<()> {
         durable::remove_directory(&making)?;
@@ -84,24 +82,80 @@ pub(crate) async fn build(node: &Node, image: &ImageArn, version: &VersionRecord
     };
     clean().map_err(Failed::node)?;
     let built = build_in(node, image, version, &making, &mut log).await;
-    let published = match built {
-        Ok(made) => durable::publish_directory(&making, &directory)
-            .map(|()| made)
-            .map_err(Failed::node),
-        Err(failed) => Err(failed),
-    };
-    if let Err(failed) = &published {
-        if let Err(error) = durable::remove_directory(&making) {
-            tracing::warn!(%error, "files of a failed build stay behind");
-        }
-        if let Some(log) = &mut log {
-            log.line(&format!(
-                "Build of version {} failed: {}",
-                version.version, failed.reason
-            ));
-        }
+    let published = publish(built, &making, &directory);
+    if let (Err(failed), Some(log)) = (&published, &mut log) {
+        log.line(&format!(
+            "Build of version {} failed: {}",
+            version.version, failed.reason
+        ));
     }
     if let Some(log) = &mut log {
+        let _the_log_reports_it = log.flush().await;
+    }
+    published
+}
+
+/// Where a snapshot is made before it is complete.
+pub(crate) fn making(directory: &Path) -> PathBuf {
+    let mut name = directory.as_os_str().to_owned();
+    name.push(".making");
+    name.into()
+}
+
+fn publish<T>(made: Result<T, Failed>, making: &Path, directory: &Path) -> Result<T, Failed> {
+    let published = made.and_then(|made| {
+        durable::publish_directory(making, directory).map_err(Failed::node)?;
+        Ok(made)
+    });
+    if published.is_err()
+        && let Err(error) = durable::remove_directory(making)
+    {
+        tracing::warn!(%error, "files of a failed build stay behind");
+    }
+    published
+}
+
+/// Makes a snapshot named `name` from the root disk of a version that was built before. The old snapshot stays.
+pub(crate) async fn rebuild(
+    node: &Node,
+    image: &ImageArn,
+    version: &VersionRecord,
+    name: &str,
+    cause: &str,
+) -> Result<SnapshotBuild, Failed> {
+    let former = node.snapshot_directory(&version.image_id, version.snapshot());
+    let directory = node.snapshot_directory(&version.image_id, name);
+    let making = making(&directory);
+    let mut log = open_log(node, image, version, "0.0").await;
+    if let Some(log) = &mut log {
+        log.line(&format!(
+            "The snapshot of version {} is made again: {cause}",
+            version.version
+        ));
+    }
+    let made = async {
+        let container = version.container.as_ref();
+        let container = container.ok_or_else(|| Failed::node("nothing is known of its container"))?;
+        std::fs::create_dir_all(&making)
+            .and_then(|()| disk::give(&making, None, None, 0o711))
+            .and_then(|()| std::fs::hard_link(root_path(&former), root_path(&making)))
+            .map_err(Failed::node)?;
+        let mut sizes = SnapshotBuild {
+            code_install_size_in_bytes: version.sizes().and_then(|sizes| sizes.code_install_size_in_bytes),
+            ..Default::default()
+        };
+        snapshot_in(node, image, version, &making, container, &mut sizes).await?;
+        Ok(sizes)
+    };
+    let published = publish(made.await, &making, &directory);
+    if let Some(log) = &mut log {
+        match &published {
+            Ok(_) => log.line("The snapshot was made again."),
+            Err(failed) => log.line(&format!(
+                "The snapshot could not be made again: {}",
+                failed.reason
+            )),
+        }
         let _the_log_reports_it = log.flush().await;
     }
     published
@@ -124,16 +178,9 @@ async fn build_in(
     fetch(node, image, specification, &context).await?;
     let cache_key = version.image_id.as_str();
     let root_disk = root_path(directory);
-    let surroundings = snapshot::Surroundings {
-        egress: node.config.network.egress(&version.ways),
-        subject: Subject {
-            id: format!("build-{}", version.build_id()),
-            region: image.region.clone(),
-            role_arn: Some(specification.build_role_arn.clone()),
-        },
-    };
+    let egress = node.config.network.egress(&version.ways);
     let request = Build {
-        egress: &surroundings.egress,
+        egress: &egress,
         cache_key,
         context: &context,
         limit_bytes: tier.disk_bytes,
@@ -155,24 +202,46 @@ async fn build_in(
             "CONTAINER_BUILD_FAILED: the image has neither ENTRYPOINT nor CMD",
         ));
     }
+    snapshot_in(node, image, version, directory, &container, &mut sizes).await?;
+    Ok(Made { container, sizes })
+}
+
+/// Makes the root disk in `directory` a snapshot, and validates it.
+async fn snapshot_in(
+    node: &Node,
+    image: &ImageArn,
+    version: &VersionRecord,
+    directory: &Path,
+    container: &ContainerConfig,
+    sizes: &mut SnapshotBuild,
+) -> Result<(), Failed> {
+    let specification = &version.specification;
+    let surroundings = snapshot::Surroundings {
+        egress: node.config.network.egress(&version.ways),
+        subject: Subject {
+            id: format!("build-{}", version.build_id()),
+            region: image.region.clone(),
+            role_arn: Some(specification.build_role_arn.clone()),
+        },
+    };
     let with_sizes = |reason: snapshot::SnapshotError, sizes: &SnapshotBuild| Failed {
         reason: reason.to_string(),
         sizes: Some(sizes.clone()),
     };
-    let application = application::of(&container, specification, image, &version.version);
+    let application = application::of(container, specification, image, &version.version);
     let hooks = specification.hooks.as_ref();
     let application_log = open_log(node, image, version, &version.version).await;
     let made = snapshot::take(
         node,
         directory,
-        tier,
+        tier_of(specification),
         &surroundings,
         application,
         hooks,
         application_log,
     )
     .await
-    .map_err(|error| with_sizes(error, &sizes))?;
+    .map_err(|error| with_sizes(error, sizes))?;
     sizes.memory_snapshot_size_in_bytes =
         Some(disk::allocated_bytes(&made.memory()).map_err(Failed::node)? as i64);
     sizes.disk_snapshot_size_in_bytes =
@@ -180,8 +249,8 @@ async fn build_in(
     let validate_log = open_log(node, image, version, &version.version).await;
     snapshot::validate(node, &made, &surroundings, hooks, validate_log)
         .await
-        .map_err(|error| with_sizes(error, &sizes))?;
-    Ok(Made { container, sizes })
+        .map_err(|error| with_sizes(error, sizes))?;
+    Ok(())
 }
 
 /// The tier a specification asks for; the rules have been checked when it was accepted.

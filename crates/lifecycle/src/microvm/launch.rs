@@ -2,7 +2,7 @@
 
 use hearth_guest::{Guest, GuestError, Idle, Restore};
 use hearth_storage::{disk, durable};
-use hearth_wire::ApiError;
+use hearth_wire::{ApiError, texts};
 
 use super::{
     meter,
@@ -34,7 +34,7 @@ impl Task {
     /// Pending → Running, or Terminated.
     pub(super) async fn launch(&mut self) {
         let launched = self.try_launch().await;
-        self.node.pool.refill(&self.snapshot);
+        self.refill_pool();
         match launched {
             Ok(()) => {
                 self.record.run_hook_payload = None;
@@ -65,14 +65,15 @@ impl Task {
     /// A process and its scratch disk. It is never broken off: a process on its way would belong to nobody.
     async fn process_to_launch(&mut self) -> Result<Idle, Failure> {
         let directory = self.node.microvm_directory(&self.record.id);
-        let (template, target) = (self.snapshot.scratch(), scratch_of(&directory));
+        let snapshot = self.snapshot()?;
+        let (template, target) = (snapshot.scratch(), scratch_of(&directory));
         let cloned = tokio::task::spawn_blocking(move || {
             durable::remove_directory(&directory)?;
             std::fs::create_dir_all(&directory)?;
             disk::give(&directory, None, None, 0o711)?;
             disk::clone(&template, &target)
         });
-        let (idle, cloned) = tokio::join!(self.node.pool.take(&self.snapshot), cloned);
+        let (idle, cloned) = tokio::join!(self.node.pool.take(&snapshot), cloned);
         let idle = idle?;
         if let Err(error) = cloned.map_err(std::io::Error::other).flatten() {
             idle.discard().await;
@@ -96,7 +97,8 @@ impl Task {
         self.starting = None;
         let guest = restored?;
         self.guest = Some(guest.clone());
-        meter::read(&self.node, &self.record, &meter::snapshot_files(&self.snapshot));
+        let snapshot = self.snapshot()?;
+        meter::read(&self.node, &self.record, &meter::snapshot_files(&snapshot));
         // Outbound connections were closed before the snapshot was taken.
         guest.agent().thaw(false).await?;
         if let Some(hook) = enabled(self.record.hooks.as_ref(), HookName::Run) {
@@ -116,7 +118,7 @@ impl Task {
     /// Suspended → Running; on failure Suspended again. The gate tells what came of it.
     pub(super) async fn resume(&mut self) -> Result<(), ApiError> {
         let resumed = self.try_resume().await;
-        self.node.pool.refill(&self.snapshot);
+        self.refill_pool();
         match resumed {
             Ok(()) => {
                 self.running_again().await;
@@ -139,7 +141,10 @@ impl Task {
             Err(Failure::Node(error)) => {
                 tracing::error!(microvm = self.record.id, %error, "a resume failed");
                 self.back_to_suspended().await;
-                Err(ApiError::internal())
+                Err(match error.is_foreign() {
+                    true => texts::microvm_of_another_node(&self.record.id, &error),
+                    false => ApiError::internal(),
+                })
             }
         }
     }
@@ -156,7 +161,8 @@ impl Task {
 
     /// A process, written down. As for a launch, it is never broken off.
     async fn process_to_resume(&mut self) -> Result<Idle, Failure> {
-        let idle = self.node.pool.take(&self.snapshot).await?;
+        let snapshot = self.snapshot()?;
+        let idle = self.node.pool.take(&snapshot).await?;
         self.record.guest = Some(idle.record());
         // From here on the guest may write its disk, so the files of the suspend are no longer the whole truth.
         if let Err(error) = self.set(Stage::Resuming).await {

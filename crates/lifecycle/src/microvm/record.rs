@@ -50,6 +50,9 @@ pub(crate) struct MicrovmRecord {
     pub image_id: String,
     pub image_arn: String,
     pub image_version: String,
+    /// Name of the snapshot it was launched from; none in old records, which knew one a version.
+    #[serde(default)]
+    pub snapshot: Option<String>,
     /// Baseline memory, for the account's quota.
     pub memory_mib: u64,
     pub stage: Stage,
@@ -80,6 +83,11 @@ pub(crate) struct MicrovmRecord {
 }
 
 impl MicrovmRecord {
+    /// Name of the snapshot it was launched from: a directory of its image's.
+    pub(crate) fn snapshot(&self) -> &str {
+        self.snapshot.as_deref().unwrap_or(&self.image_version)
+    }
+
     /// The MicroVM object of the API.
     pub(crate) fn object(&self) -> MicrovmObject {
         MicrovmObject {

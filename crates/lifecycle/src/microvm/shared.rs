@@ -46,7 +46,7 @@ pub(crate) struct Microvm {
 pub(super) const MOST_WAITING: usize = 512;
 
 impl Microvm {
-    /// A MicroVM without a task: nothing can be asked of it any more.
+    /// A MicroVM without a task, for it is terminated: nothing can be asked of it any more.
     pub(crate) fn at_rest(record: MicrovmRecord) -> Microvm {
         let (mailbox, _) = mpsc::channel(1);
         let (_, record) = watch::channel(record);

@@ -3,9 +3,9 @@
 //! Until the last step the guest is there and can go on: a request, a resume, or a full disk cancels the suspend.
 
 use hearth_agent_protocol::Freeze;
-use hearth_guest::{Guest, GuestError};
+use hearth_guest::{Guest, GuestError, Snapshot};
 use hearth_storage::durable;
-use hearth_wire::{ApiError, Timestamp};
+use hearth_wire::{ApiError, Timestamp, texts};
 use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::{
@@ -25,6 +25,17 @@ type Reply = oneshot::Sender<Result<(), ApiError>>;
 impl Task {
     /// Running → Suspended, or Running again, or Terminated when the hook refuses.
     pub(super) async fn suspend(&mut self, reply: Option<Reply>) {
+        let snapshot = match self.snapshot() {
+            Ok(snapshot) => snapshot,
+            Err(error) => {
+                tracing::error!(microvm = self.record.id, %error, "a MicroVM that could not be resumed is not suspended");
+                self.traffic.touch();
+                return answer(
+                    reply,
+                    Err(texts::microvm_of_another_node(&self.record.id, &error)),
+                );
+            }
+        };
         self.shut_gate();
         self.record.suspends += 1;
         if let Err(error) = self.set(Stage::Suspending).await {
@@ -50,19 +61,23 @@ impl Task {
                 return self.undo_suspend().await;
             }
         }
-        self.write_out(guest).await;
+        self.write_out(guest, snapshot).await;
     }
 
     /// After a resume hook failed: back to sleep without asking the application again.
     pub(super) async fn suspend_again(&mut self) {
         let Some(guest) = self.guest.clone() else { return };
-        if let Err(error) = self.stand_still(&guest).await {
-            tracing::error!(microvm = self.record.id, %error, "a MicroVM could not be suspended again");
-            return self.terminate("The MicroVM could not be resumed.").await;
-        }
+        let still = self.stand_still(&guest).await.and_then(|()| self.snapshot());
+        let snapshot = match still {
+            Ok(snapshot) => snapshot,
+            Err(error) => {
+                tracing::error!(microvm = self.record.id, %error, "a MicroVM could not be suspended again");
+                return self.terminate("The MicroVM could not be resumed.").await;
+            }
+        };
         self.record.suspends += 1;
         self.set_regardless(Stage::Suspending).await;
-        self.write_out(guest).await;
+        self.write_out(guest, snapshot).await;
     }
 
     /// From here on neither memory nor disk changes.
@@ -73,8 +88,8 @@ impl Task {
     }
 
     /// Writes the guest out while it could still go on; then commits and ends it.
-    async fn write_out(&mut self, guest: Guest) {
-        let mut writing = self.start_writing(guest);
+    async fn write_out(&mut self, guest: Guest, snapshot: Snapshot) {
+        let mut writing = self.start_writing(guest, snapshot);
         loop {
             tokio::select! {
                 biased;
@@ -102,11 +117,11 @@ impl Task {
         }
     }
 
-    fn start_writing(&self, guest: Guest) -> JoinHandle<Result<(), GuestError>> {
+    fn start_writing(&self, guest: Guest, snapshot: Snapshot) -> JoinHandle<Result<(), GuestError>> {
         let directory = self.node.microvm_directory(&self.record.id);
         let suspended = suspended_of(&directory, self.record.suspends);
         let making = suspended.with_extension("making");
-        let (snapshot, scratch) = (self.snapshot.clone(), scratch_of(&directory));
+        let scratch = scratch_of(&directory);
         let id = self.record.id.clone();
         tokio::spawn(async move {
             let fresh = making.clone();

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use hearth_agent_protocol::ExitStatus;
-use hearth_guest::{Guest, GuestRecord, Snapshot};
+use hearth_guest::{Guest, GuestError, GuestRecord, Snapshot};
 use hearth_metadata::{Lease, Serving, Subject};
 use hearth_network::{Egress, Slot};
 use hearth_state::Table;
@@ -36,7 +36,8 @@ pub(super) const SUCCESS: &str = "Success.";
 pub(crate) struct Task {
     pub(super) node: Arc<Node>,
     pub(super) record: MicrovmRecord,
-    pub(super) snapshot: Snapshot,
+    /// What it was launched from; `None` while this node cannot load it.
+    snapshot: Option<Snapshot>,
     pub(super) guest: Option<Guest>,
     /// A process that a launch or resume is giving its state; it is ended here when that is broken off.
     pub(super) starting: Option<Guest>,
@@ -46,7 +47,7 @@ pub(crate) struct Task {
     pub(super) terminate: watch::Receiver<bool>,
     published: watch::Sender<MicrovmRecord>,
     gate: watch::Sender<Option<Open>>,
-    traffic: Arc<Traffic>,
+    pub(super) traffic: Arc<Traffic>,
     /// Runs once the endpoint has been quiet for long, where the CPU counts.
     cpu: Option<CpuWatch>,
     generation: u64,
@@ -69,7 +70,7 @@ impl Task {
     pub(crate) fn start(
         node: Arc<Node>,
         record: MicrovmRecord,
-        snapshot: Snapshot,
+        snapshot: Option<Snapshot>,
         guest: Option<Guest>,
     ) -> Microvm {
         let (messages, mailbox) = mpsc::channel(MAILBOX);
@@ -102,6 +103,25 @@ impl Task {
             terminate,
             traffic,
             waiting: Arc::new(Semaphore::new(MOST_WAITING)),
+        }
+    }
+
+    /// The snapshot it was launched from. An operator may bring back what it needs at any time.
+    pub(super) fn snapshot(&mut self) -> Result<Snapshot, GuestError> {
+        if let Some(snapshot) = &self.snapshot {
+            return Ok(snapshot.clone());
+        }
+        let directory = self
+            .node
+            .snapshot_directory(&self.record.image_id, self.record.snapshot());
+        let snapshot = self.node.host.open_snapshot(&directory)?;
+        Ok(self.snapshot.insert(snapshot).clone())
+    }
+
+    /// Has a process started ahead for the next MicroVM of this snapshot.
+    pub(super) fn refill_pool(&self) {
+        if let Some(snapshot) = &self.snapshot {
+            self.node.pool.refill(snapshot);
         }
     }
 
