@@ -10,9 +10,11 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test bench build prepare up check unit-tests builder-tests vm-tests fuzz bench-gateway clean
+.PHONY: demo test bench build prepare up check unit-tests builder-tests vm-tests endurance fuzz bench-gateway clean
 
 FUZZ_SECONDS ?= 900
+CYCLES ?= 200
+LAUNCHES ?= 1000
 HEARTH_DATA ?= /var/lib/hearth
 BASE := $(HEARTH_DATA)/base
 TARGET := x86_64-unknown-linux-gnu
@@ -77,6 +79,10 @@ builder-tests: prepare
 
 vm-tests: build prepare $(VENV)/.ready $(NODE)/.ready
 	$(VENV)/bin/python -m pytest tests -q -n 2 --dist loadfile
+
+# 200 suspends of one MicroVM and 1,000 launches from one snapshot; `make test` does a few.
+endurance: build prepare $(VENV)/.ready
+	HEARTH_CYCLES=$(CYCLES) HEARTH_LAUNCHES=$(LAUNCHES) $(VENV)/bin/python -m pytest tests/test_endurance.py -q
 
 bench: build prepare $(VENV)/.ready
 	bench/run

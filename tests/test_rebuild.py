@@ -24,7 +24,7 @@ def builds(hearth, image):
 
 def test_a_snapshot_of_another_vmm_is_refused_then_made_again_and_suspended_microvms_keep_theirs(hearth, tmp_path):
     (tmp_path / "Dockerfile").write_text(
-        "FROM hearth/python\n"
+        "FROM python:3.13\n"
         "COPY server.py /\n"
         'CMD ["python3", "/server.py"]\n'
     )

@@ -456,9 +456,9 @@ impl Idle {
         &self.snapshot
     }
 
-    /// Returns when the process has ended by itself.
-    pub async fn ended(&self) {
-        self.guest.vm.ended().await;
+    /// Whether the process has ended by itself.
+    pub fn has_ended(&self) -> bool {
+        !self.guest.vm.process().is_alive()
     }
 
     /// Gives the process its disks and state and lets the guest run. The application stays frozen until its agent is

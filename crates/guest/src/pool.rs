@@ -58,7 +58,17 @@ impl Pool {
     /// A process for this snapshot: a waiting one, or one started now. To start others is [`Pool::refill`]'s, once the
     /// taken one is on its way: it would only slow that one down.
     pub async fn take(&self, snapshot: &Snapshot) -> Result<Idle, GuestError> {
-        let waiting = self.with(|shelves| {
+        while let Some(idle) = self.take_waiting(snapshot) {
+            if !idle.has_ended() {
+                return Ok(idle);
+            }
+            idle.discard().await;
+        }
+        self.host.prepare(snapshot).await
+    }
+
+    fn take_waiting(&self, snapshot: &Snapshot) -> Option<Idle> {
+        self.with(|shelves| {
             shelves.clock += 1;
             let clock = shelves.clock;
             let shelf = shelves
@@ -67,11 +77,7 @@ impl Pool {
                 .or_default();
             shelf.used_at = clock;
             shelf.idle.pop_front()
-        });
-        match waiting {
-            Some(idle) => Ok(idle),
-            None => self.host.prepare(snapshot).await,
-        }
+        })
     }
 
     /// Starts processes in the background until the snapshot has its number.

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io,
+    io::{self, Read, Seek, SeekFrom},
     os::unix::fs::{MetadataExt, PermissionsExt, chown},
     path::Path,
     process::Command,
@@ -10,7 +10,6 @@ use std::{
 
 use nix::{
     errno::Errno,
-    fcntl::copy_file_range,
     unistd::{Whence, lseek},
 };
 
@@ -78,16 +77,15 @@ pub fn clone(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-fn copy_extent(from: &File, to: &File, start: i64, end: i64) -> io::Result<()> {
-    let (mut read_at, mut write_at) = (start, start);
-    while read_at < end {
-        let left = (end - read_at) as usize;
-        match copy_file_range(from, Some(&mut read_at), to, Some(&mut write_at), left)? {
-            0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
-            _copied => {}
-        }
+/// By the kernel where both files allow it, which they may not on different file systems.
+fn copy_extent(mut from: &File, mut to: &File, start: i64, end: i64) -> io::Result<()> {
+    let (start, length) = (start as u64, (end - start) as u64);
+    from.seek(SeekFrom::Start(start))?;
+    to.seek(SeekFrom::Start(start))?;
+    match io::copy(&mut from.take(length), &mut to)? {
+        copied if copied == length => Ok(()),
+        _ => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
     }
-    Ok(())
 }
 
 /// Bytes that the file takes on disk.

@@ -1,0 +1,148 @@
+"""A VMM that is missing, wrong or dies, and a disk that is full: a clear line, a documented state, nothing lost."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+
+import botocore.exceptions
+import pytest
+
+from support import wait_for
+
+
+@contextlib.contextmanager
+def settings(hearth, key, value):
+    """The daemon is down and has this setting; afterwards it runs as before."""
+    file = hearth.data / "hearthd.toml"
+    before = file.read_text()
+    lines = [line for line in before.splitlines() if not line.startswith(f"{key} =")]
+    hearth.stop()
+    file.write_text("\n".join([f'{key} = "{value}"', *lines]))
+    try:
+        yield
+    finally:
+        file.write_text(before)
+        hearth.start()
+
+
+@pytest.mark.parametrize("program, cause", [
+    ("no-such-vmm", "No such file or directory"),
+    ("not-executable", "Permission denied"),
+    ("wrong", "it does not tell its version"),
+])
+def test_a_vmm_that_is_missing_or_wrong_is_named_when_the_daemon_starts(hearth, tmp_path, program, cause):
+    (tmp_path / "not-executable").write_text("text")
+    (tmp_path / "wrong").write_text("#!/bin/sh\necho something else\n")
+    (tmp_path / "wrong").chmod(0o755)
+    with settings(hearth, "qemu", tmp_path / program):
+        started = hearth.cli("up", check=False)
+        assert started.returncode != 0
+        words = started.stderr.strip().splitlines()[-1]
+        assert f"cannot start {tmp_path / program}: " in words and cause in words and "name its path" in words
+
+
+def test_a_process_that_dies_while_it_waits_is_replaced(hearth, image):
+    first = hearth.run(image)
+    first.terminate()
+    wait_for("a process started ahead", lambda: hearth.processes())
+    for pid in hearth.processes():
+        os.kill(pid, signal.SIGKILL)
+    wait_for("its end", lambda: not hearth.processes())
+    second = hearth.run(image)
+    assert second.python("6 * 7") == "42"
+    second.terminate()
+
+
+def test_a_vmm_that_dies_ends_its_microvm_with_a_reason_and_a_suspended_one_keeps_its_state(hearth, image, microvm):
+    microvm.python("kept = 42")
+    microvm.suspend()
+    before = set(hearth.processes())
+    other = hearth.run(image)
+    wait_for("the process started ahead", lambda: len(set(hearth.processes()) - before) == 1)
+    # Started ahead for the one before, it is this one's now.
+    for pid in before:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    wait_for("the end", lambda: other.state == "TERMINATED")
+    assert other.object["stateReason"] == "The MicroVM ended unexpectedly."
+    microvm.resume()
+    assert microvm.python("kept") == "42"
+
+
+@contextlib.contextmanager
+def disk_of(hearth, name, megabytes, tmp_path):
+    """A directory of the daemon's, on a disk of its own."""
+    directory, file, mount = hearth.data / name, tmp_path / "disk", tmp_path / "mount"
+    hearth.stop()
+    with open(file, "wb") as disk:
+        disk.truncate(megabytes << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-m", "0", file], check=True)
+    mount.mkdir()
+    subprocess.run(["mount", "-o", "loop", file, mount], check=True)
+    try:
+        subprocess.run(["cp", "-a", "--sparse=always", f"{directory}/.", mount], check=True)
+        subprocess.run(["mount", "--bind", mount, directory], check=True)
+        try:
+            hearth.start()
+            yield directory
+        finally:
+            hearth.stop()
+            subprocess.run(["umount", directory], check=True)
+    finally:
+        subprocess.run(["umount", mount], check=True)
+        hearth.start()
+
+
+def fill(directory):
+    """Leaves not a block."""
+    free = shutil.disk_usage(directory).free
+    filler = directory / "filler"
+    with open(filler, "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, max(free - (1 << 20), 1))
+    with contextlib.suppress(OSError), open(filler, "ab") as file:
+        while True:
+            file.write(bytes(1 << 16))
+            file.flush()
+    return filler
+
+
+def test_a_suspend_that_finds_the_disk_full_lets_the_microvm_go_on(hearth, image, tmp_path):
+    with disk_of(hearth, "microvms", 512, tmp_path) as directory:
+        vm = hearth.run(image)
+        vm.python("kept = __import__('os').urandom(4 << 20)")
+        expected = vm.python("__import__('hashlib').sha256(kept).hexdigest()")
+        filler = fill(directory)
+        hearth.client().suspend_microvm(microvmIdentifier=vm.id)
+        wait_for("the end of the suspend", lambda: "full=true" in (hearth.data / "hearthd.log").read_text())
+        vm.await_state("RUNNING")
+        assert vm.python("__import__('hashlib').sha256(kept).hexdigest()") == expected
+        assert [path.name for path in (directory / vm.id).iterdir() if path.name.startswith("suspended")] == []
+        filler.unlink()
+        vm.suspend()
+        hearth.kill()
+        hearth.start()
+        vm.resume()
+        assert vm.python("__import__('hashlib').sha256(kept).hexdigest()") == expected
+        vm.terminate()
+
+
+def test_a_build_that_finds_the_disk_full_fails_with_its_reason_and_the_version_before_serves(hearth, image, tmp_path):
+    with disk_of(hearth, "images", 2048, tmp_path) as directory:
+        filler = fill(directory)
+        arn = hearth.arn(image)
+        client = hearth.client()
+        built_from = client.get_microvm_image_version(imageIdentifier=arn, imageVersion="1.0")
+        request = {key: built_from[key] for key in ("codeArtifact", "baseImageArn", "buildRoleArn", "hooks", "resources")}
+        client.update_microvm_image(imageIdentifier=arn, **request)
+        assert hearth.await_image(image)["state"] == "UPDATE_FAILED"
+        reason = hearth.build_of(image, "2.0")["stateReason"]
+        assert reason.startswith("INTERNAL_PLATFORM_ERROR: ") and "No space left on device" in reason
+        filler.unlink()
+        vm = hearth.run(image)
+        assert vm.object["imageVersion"] == "1.0" and vm.python("6 * 7") == "42"
+        vm.terminate()
+        client.delete_microvm_image_version(imageIdentifier=arn, imageVersion="2.0")
+        with pytest.raises(botocore.exceptions.ClientError):
+            client.get_microvm_image_version(imageIdentifier=arn, imageVersion="2.0")
