@@ -18,8 +18,9 @@ use super::{
 use crate::{
     driver::{Disk, Execution, Machine, Vm, VmmError},
     jail::{self, launch},
+    log::Log,
     memory::{DeltaReader, DeltaSummary, GuestSpace, save_delta},
-    process::{Process, ProcessRecord, read_tail},
+    process::{Process, ProcessRecord},
 };
 
 /// Longest device state that is taken over from a VMM process; ours are under 200 KB.
@@ -31,6 +32,9 @@ pub(super) struct QemuVm {
     directory: PathBuf,
     process: Process,
     monitor: Monitor,
+    log: Log,
+    /// Of a cold boot.
+    console: Option<Log>,
     /// The base of guest memory and our end of the socket for device state, until the guest was restored.
     fresh: Mutex<Option<(PathBuf, UnixStream)>>,
     disks: Vec<Disk>,
@@ -40,9 +44,19 @@ impl QemuVm {
     pub(super) async fn start(qemu: &Qemu, machine: Machine) -> Result<QemuVm, VmmError> {
         let (ours, theirs) = UnixStream::pair().map_err(VmmError::io("making a socket pair"))?;
         let spec = command::jail(qemu, &machine);
-        let log = machine.directory.join(command::LOG);
-        let process = launch(spec, vec![machine.tap, OwnedFd::from(theirs)], &log).await?;
-        let ended = || VmmError::Ended(read_tail(&log));
+        let mut inherited = vec![machine.tap, OwnedFd::from(theirs)];
+        let make = |name| Log::new(name).map_err(VmmError::io("making a VMM's log"));
+        let log = make(c"vmm-log")?;
+        let console = machine.boot.as_ref().map(|_| make(c"console-log")).transpose()?;
+        if let Some(console) = &console {
+            inherited.push(
+                console
+                    .writer()
+                    .map_err(VmmError::io("opening a console's log"))?,
+            );
+        }
+        let process = launch(spec, inherited, &log).await?;
+        let ended = || VmmError::Ended(log.tail());
         let socket = machine.directory.join(command::CONTROL_SOCKET);
         let monitor = tokio::select! {
             monitor = Monitor::connect(&socket) => monitor,
@@ -60,6 +74,8 @@ impl QemuVm {
             directory: machine.directory,
             process,
             monitor,
+            log,
+            console,
             fresh: Mutex::new(fresh),
             disks: machine.disks,
         })
@@ -67,17 +83,16 @@ impl QemuVm {
 
     pub(super) async fn adopt(directory: &Path, process: Process) -> Result<QemuVm, VmmError> {
         let monitor = Monitor::connect(&directory.join(command::CONTROL_SOCKET)).await?;
+        let log = Log::of(process.record().pid).map_err(VmmError::io("opening the VMM's log"))?;
         Ok(QemuVm {
             directory: directory.to_owned(),
             process,
             monitor,
+            log,
+            console: None,
             fresh: Mutex::new(None),
             disks: Vec::new(),
         })
-    }
-
-    fn log(&self) -> String {
-        read_tail(&self.directory.join(command::LOG))
     }
 }
 
@@ -135,10 +150,10 @@ impl Vm for QemuVm {
                 Ok::<bool, VmmError>(self.monitor.resumed_since(mark).await)
             } => match resumed {
                 Ok(true) => Ok(()),
-                Ok(false) => Err(VmmError::Ended(self.log())),
+                Ok(false) => Err(VmmError::Ended(self.log.tail())),
                 Err(error) => Err(error),
             },
-            () = self.process.ended() => Err(VmmError::Ended(self.log())),
+            () = self.process.ended() => Err(VmmError::Ended(self.log.tail())),
         }
     }
 
@@ -191,8 +206,8 @@ impl Vm for QemuVm {
     }
 
     async fn last_words(&self) -> String {
-        let console = read_tail(&self.directory.join(command::CONSOLE));
-        format!("{}{console}", self.log())
+        let console = self.console.as_ref().map(Log::tail).unwrap_or_default();
+        format!("{}{console}", self.log.tail())
     }
 
     async fn ended(&self) {
