@@ -128,10 +128,12 @@ fn tune() {
     }
 }
 
-/// Listens on the guest's own address alone, which leaves the port on all others to the application.
+/// Listens on the guest's own address alone, which leaves the port on all others to the application, and hears nothing but
+/// the link: what a process of the guest sends there, with whatever source address, comes by the loopback interface.
 fn listen() -> anyhow::Result<TcpListener> {
     let listener = TcpListener::bind(SocketAddr::from((GUEST_ADDRESS, AGENT_PORT)))
         .context("cannot listen for the host")?;
+    setsockopt(&listener, sockopt::BindToDevice, &net::INTERFACE.into())?;
     // Accepted connections inherit these.
     setsockopt(&listener, sockopt::TcpNoDelay, &true)?;
     setsockopt(&listener, sockopt::KeepAlive, &true)?;
