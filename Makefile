@@ -76,6 +76,7 @@ builder-tests: prepare
 	HEARTH_IMAGES=$(BASE) python3 -m unittest discover -q -s images/tests
 
 vm-tests: build prepare $(VENV)/.ready $(NODE)/.ready
+	tests/images/hostile/module/build $(HEARTH_DATA)/hostile-module $(BASE)
 	$(VENV)/bin/python -m pytest tests -q -n 2 --dist loadfile
 
 bench: build prepare $(VENV)/.ready
