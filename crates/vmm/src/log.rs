@@ -23,9 +23,9 @@ pub struct Log(File);
 
 impl Log {
     /// An empty log.
-    pub fn new(name: &std::ffi::CStr) -> io::Result<Log> {
+    pub fn new() -> io::Result<Log> {
         let file = File::from(memfd_create(
-            name,
+            c"vmm-log",
             MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING,
         )?);
         file.set_len(CAPACITY_BYTES)?;
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn what_is_written_first_is_kept_and_a_flood_ends_at_its_size() {
-        let log = Log::new(c"test").expect("a log");
+        let log = Log::new().expect("a log");
         let mut writer = File::from(log.writer().expect("a writer"));
         assert_eq!(log.tail(), "");
         writer.write_all(b"the cause\n").expect("written");

@@ -17,7 +17,8 @@ use crate::{
 /// Number of the first descriptor that a VMM inherits.
 const FIRST_FD: RawFd = 3;
 
-/// Starts a VMM in its jail. `inherited` get the descriptors 3, 4, … in the VMM; its words go to `log`.
+/// Starts a VMM in its jail. `inherited` get the descriptors 3, 4, … in the VMM; its words go to `log`, on
+/// standard output and standard error.
 pub(crate) async fn launch(spec: JailSpec, inherited: Vec<OwnedFd>, log: &Log) -> Result<Process, VmmError> {
     let program = spec.program.clone();
     let start = |source| VmmError::Start {

@@ -14,8 +14,6 @@ const TAP_FD: i32 = 3;
 pub(super) const STATE_FD: i32 = 4;
 /// Name of the control socket in the process's directory.
 pub(super) const CONTROL_SOCKET: &str = "qmp.sock";
-/// Descriptor of a cold boot's console log in the child.
-const CONSOLE_FD: i32 = 5;
 /// Upper bound of TCG's translation cache in MiB; QEMU's own default grows with guest memory.
 const TRANSLATION_CACHE_MIB: u32 = 128;
 
@@ -115,14 +113,14 @@ fn arguments(qemu: &Qemu, machine: &Machine) -> Vec<OsString> {
     arguments.pair("-qmp", format!("unix:{CONTROL_SOCKET},server=on,wait=off"));
     // Device state carries no configuration section: it is made by `xen-save-devices-state`.
     arguments.pair("-global", "migration.send-configuration=off");
-    match machine.boot {
-        Some(_) => {
-            arguments.pair("-add-fd", format!("fd={CONSOLE_FD},set=1"));
-            arguments.pair("-chardev", "file,id=console,path=/dev/fdset/1")
-        }
-        // Nobody asks what a clone's console says.
-        None => arguments.pair("-chardev", "null,id=console"),
-    };
+    arguments.pair(
+        "-chardev",
+        match machine.boot {
+            Some(_) => "stdio,id=console,signal=off",
+            // Nobody asks what a clone's console says.
+            None => "null,id=console",
+        },
+    );
     arguments.pair("-serial", "chardev:console");
     arguments.pair("-object", "rng-random,id=entropy,filename=/dev/urandom");
     arguments.pair("-device", "virtio-rng-pci,rng=entropy,bus=pcie.0,addr=2");

@@ -33,8 +33,6 @@ pub(super) struct QemuVm {
     process: Process,
     monitor: Monitor,
     log: Log,
-    /// Of a cold boot.
-    console: Option<Log>,
     /// The base of guest memory and our end of the socket for device state, until the guest was restored.
     fresh: Mutex<Option<(PathBuf, UnixStream)>>,
     disks: Vec<Disk>,
@@ -44,18 +42,8 @@ impl QemuVm {
     pub(super) async fn start(qemu: &Qemu, machine: Machine) -> Result<QemuVm, VmmError> {
         let (ours, theirs) = UnixStream::pair().map_err(VmmError::io("making a socket pair"))?;
         let spec = command::jail(qemu, &machine);
-        let mut inherited = vec![machine.tap, OwnedFd::from(theirs)];
-        let make = |name| Log::new(name).map_err(VmmError::io("making a VMM's log"));
-        let log = make(c"vmm-log")?;
-        let console = machine.boot.as_ref().map(|_| make(c"console-log")).transpose()?;
-        if let Some(console) = &console {
-            inherited.push(
-                console
-                    .writer()
-                    .map_err(VmmError::io("opening a console's log"))?,
-            );
-        }
-        let process = launch(spec, inherited, &log).await?;
+        let log = Log::new().map_err(VmmError::io("making the VMM's log"))?;
+        let process = launch(spec, vec![machine.tap, OwnedFd::from(theirs)], &log).await?;
         let ended = || VmmError::Ended(log.tail());
         let socket = machine.directory.join(command::CONTROL_SOCKET);
         let monitor = tokio::select! {
@@ -75,7 +63,6 @@ impl QemuVm {
             process,
             monitor,
             log,
-            console,
             fresh: Mutex::new(fresh),
             disks: machine.disks,
         })
@@ -89,7 +76,6 @@ impl QemuVm {
             process,
             monitor,
             log,
-            console: None,
             fresh: Mutex::new(None),
             disks: Vec::new(),
         })
@@ -206,8 +192,7 @@ impl Vm for QemuVm {
     }
 
     async fn last_words(&self) -> String {
-        let console = self.console.as_ref().map(Log::tail).unwrap_or_default();
-        format!("{}{console}", self.log.tail())
+        self.log.tail()
     }
 
     async fn ended(&self) {
