@@ -107,8 +107,11 @@ class LyingNames:
                 query, peer = self.server.recvfrom(65536)
             except OSError:
                 return
-            with contextlib.suppress(Exception):
-                self.server.sendto(self.answer(query), peer)
+            try:
+                answer = self.answer(query)
+            except (IndexError, ValueError, OSError):
+                answer = query[:2] + b"\x80\1" + bytes(8)  # FORMERR
+            self.server.sendto(answer, peer)
 
     @staticmethod
     def answer(query):

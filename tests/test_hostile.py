@@ -383,14 +383,14 @@ def test_connections_that_say_nothing_are_limited(attacker, neighbour):
 # The agent
 
 def test_the_agent_hears_nobody_in_its_own_guest(attacker):
-    assert do(attacker, "greeting(GUEST, 1)") == "refused"
+    assert do(attacker, "greeting(GUEST, 1, 2)") == "silent"
     assert do(attacker, "greeting('127.0.0.1', 1)") == "refused"
     assert do(attacker, "forge_host(8080)") is True, "the application answers a forged host"
     assert do(attacker, "forge_host(1)") is False
 
 
 def test_the_agent_hears_nobody_who_takes_the_hosts_address(attacker):
-    assert do(attacker, "be_gateway()") == "ConnectionRefusedError"
+    assert do(attacker, "be_gateway()") == "TimeoutError"
 
 
 # How the host's requests and a suspend end with an agent that is none: the status of a request, and the states that a
@@ -407,18 +407,27 @@ MANNERS = {
 }
 
 
+def refusal(vm):
+    """The status of a request that fails; the application's last answer may get lost with its link."""
+    try:
+        status = vm.request("GET", "/", timeout=30)[0]
+    except TimeoutError:
+        return None
+    return status if status != 200 else None
+
+
 def impersonated(hearth, image, manner):
     """What came of a MicroVM whose guest speaks for its agent: status of requests, states, and how it ended."""
     vm = hearth.run(image, idlePolicy=WAKES)
     try:
         do(vm, f"detach(impersonate, '{manner}')")
-        status = wait_for("the impostor", lambda: (found := vm.request("GET", "/")[0]) != 200 and found, 90, 0.5)
+        status = wait_for("the impostor", lambda: refusal(vm), 120, 0.5)
         states = []
         if MANNERS[manner][1]:
             try:
                 hearth.client().suspend_microvm(microvmIdentifier=vm.id)
-            except hearth.client().exceptions.InternalServerException:
-                pass
+            except (hearth.client().exceptions.InternalServerException, hearth.client().exceptions.ConflictException):
+                pass  # the second: it is asked again after the first
             wait_for("the suspend's end", lambda: vm.state in ("SUSPENDED", "TERMINATED"), 90)
             states.append(vm.state)
             if vm.state == "SUSPENDED":

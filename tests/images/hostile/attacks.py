@@ -2,6 +2,7 @@
 
 import ctypes
 import itertools
+import mmap
 import os
 import select
 import signal
@@ -505,7 +506,6 @@ def abuse_queues(mode, rounds=1):
 
 def write_pci():
     """Noise to the configuration and the memory of every PCI device; how many there are."""
-    import mmap
     devices = sorted(os.listdir("/sys/bus/pci/devices")) if os.path.isdir("/sys/bus/pci/devices") else []
     for device in devices:
         base = f"/sys/bus/pci/devices/{device}"
@@ -545,7 +545,7 @@ def take_memory():
             file.write("1000")
         taken = []
         while True:
-            taken.append(b"x" * (16 << 20))
+            taken.append(mmap.mmap(-1, 64 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE))
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
