@@ -545,7 +545,12 @@ def take_memory():
             file.write("1000")
         taken = []
         while True:
-            taken.append(mmap.mmap(-1, 64 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE))
+            piece = mmap.mmap(-1, 64 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            # Pages of 2 MiB where there are any, which is quicker.
+            piece.madvise(mmap.MADV_HUGEPAGE)
+            for offset in range(0, len(piece), 4096):
+                piece[offset] = 1
+            taken.append(piece)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
