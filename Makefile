@@ -78,6 +78,7 @@ builder-tests: prepare
 	HEARTH_IMAGES=$(BASE) python3 -m unittest discover -q -s images/tests
 
 vm-tests: build prepare $(VENV)/.ready $(NODE)/.ready
+	tests/images/hostile/module/build $(HEARTH_DATA)/hostile-module $(BASE)
 	$(VENV)/bin/python -m pytest tests -q -n 2 --dist loadfile
 
 # 200 suspends of one MicroVM and 1,000 launches from one snapshot; `make test` does a few.

@@ -1,13 +1,16 @@
 //! From the kernel's first process to an agent that listens.
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use hearth_agent_protocol::{AGENT_PORT, GUEST_ADDRESS, PROTOCOL_VERSION};
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
+use nix::net::if_::if_nametoindex;
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::socket::{setsockopt, sockopt};
@@ -132,6 +135,7 @@ fn tune() {
 fn listen() -> anyhow::Result<TcpListener> {
     let listener = TcpListener::bind(SocketAddr::from((GUEST_ADDRESS, AGENT_PORT)))
         .context("cannot listen for the host")?;
+    hear_link_alone(&listener).context("cannot leave the guest's own packets unheard")?;
     // Accepted connections inherit these.
     setsockopt(&listener, sockopt::TcpNoDelay, &true)?;
     setsockopt(&listener, sockopt::KeepAlive, &true)?;
@@ -139,4 +143,42 @@ fn listen() -> anyhow::Result<TcpListener> {
     setsockopt(&listener, sockopt::TcpKeepInterval, &KEEPALIVE_INTERVAL_SECONDS)?;
     setsockopt(&listener, sockopt::TcpKeepCount, &KEEPALIVE_PROBES)?;
     Ok(listener)
+}
+
+/// Drops what does not come by the link, for the listener and for all it accepts: a process of the guest reaches its own
+/// address, with whatever source address, by the loopback interface. (A socket that is bound to the link would still be
+/// reached: the kernel counts such packets as the link's.)
+fn hear_link_alone(listener: &TcpListener) -> anyhow::Result<()> {
+    let link = if_nametoindex(net::INTERFACE)?;
+    let step = |code: u32, jf, k| libc::sock_filter {
+        code: code as u16,
+        jt: 0,
+        jf,
+        k,
+    };
+    let mut program = [
+        step(
+            libc::BPF_LD | libc::BPF_W | libc::BPF_ABS,
+            0,
+            (libc::SKF_AD_OFF + libc::SKF_AD_IFINDEX) as u32,
+        ),
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, link),
+        step(libc::BPF_RET | libc::BPF_K, 0, u32::MAX),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0),
+    ];
+    let filter = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_mut_ptr(),
+    };
+    // SAFETY: the kernel reads one sock_fprog of this size and the program it points to; both outlive the call.
+    Errno::result(unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const filter).cast(),
+            size_of_val(&filter) as libc::socklen_t,
+        )
+    })?;
+    Ok(())
 }

@@ -43,8 +43,7 @@ impl Agent {
         }
     }
 
-    /// Serves forever. A process of the guest that connects here has one of the guest's own addresses; the gateway's is
-    /// none of them, and what answers a forged one goes out to the real gateway.
+    /// Serves the host forever: whoever has the gateway's address on the link.
     pub fn serve(&'static self, listener: &TcpListener) -> ! {
         loop {
             match listener.accept() {

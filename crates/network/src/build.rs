@@ -121,6 +121,8 @@ async fn furnish(
     sysctl::write("ipv4/conf/all/rp_filter", "1")?;
     sysctl::write("ipv4/conf/all/send_redirects", "0")?;
     sysctl::write("ipv4/conf/all/accept_redirects", "0")?;
+    // A guest does not choose its packets' way.
+    sysctl::write("ipv4/conf/all/accept_source_route", "0")?;
     // Only a SYN opens a connection; what is out of its window is left to the peers instead of being reset.
     sysctl::write("netfilter/nf_conntrack_tcp_loose", "0")?;
     sysctl::write("netfilter/nf_conntrack_tcp_be_liberal", "1")?;

@@ -207,7 +207,7 @@ pub trait Vm: Send + Sync + 'static {
     /// Saves the pages a paused guest has written since it was restored from `base` to a new file at `to`, durably.
     async fn save_delta(&self, base: &Path, to: &Path) -> Result<crate::memory::DeltaSummary, VmmError>;
 
-    /// The end of the VMM's own log and of the guest's console, for a failed build's log.
+    /// The words of the VMM and, of a cold boot, its guest's console: the end of the first 64 KiB.
     async fn last_words(&self) -> String;
 
     /// Returns when the process has ended.

@@ -8,12 +8,14 @@
 //! | [`qemu`] | QEMU by QMP, with KVM or TCG |
 //! | [`jail`] | what a VMM process may see, do and use |
 //! | [`memory`] | which pages a guest has written, the delta file, zero pages |
+//! | [`log`] | the words of a VMM process and its guest's console, bounded |
 //! | [`process`] | a VMM process that outlives the daemon: found again, watched, ended |
 //! | [`kvm`] | is `/dev/kvm` usable, or only there? |
 
 pub mod driver;
 pub mod jail;
 pub mod kvm;
+pub mod log;
 pub mod memory;
 pub mod process;
 pub mod qemu;

@@ -78,9 +78,8 @@ fn fork_sibling() -> io::Result<Option<i32>> {
 }
 
 fn become_vmm(spec: &JailSpec) -> Result<Infallible, String> {
-    // The pipe on standard output is the launcher's: the daemon waits for its end.
-    let null = step("opening /dev/null", File::options().write(true).open("/dev/null"))?;
-    step("leaving standard output", dup2_stdout(&null))?;
+    // The pipe on standard output is the launcher's: the daemon waits for its end. The VMM has its log in both places.
+    step("leaving standard output", dup2_stdout(io::stderr()))?;
     step("a session", setsid())?;
     step("the jail's root", root::enter(spec))?;
     limit(spec)?;

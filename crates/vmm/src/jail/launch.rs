@@ -1,38 +1,38 @@
 use std::{
-    fs::File,
     io,
     os::{
         fd::{AsRawFd, OwnedFd, RawFd},
         unix::process::CommandExt,
     },
-    path::Path,
     process::{Command, Stdio},
 };
 
 use super::{COMMAND, JailSpec};
 use crate::{
     driver::VmmError,
+    log::Log,
     process::{Process, ProcessRecord},
 };
 
 /// Number of the first descriptor that a VMM inherits.
 const FIRST_FD: RawFd = 3;
 
-/// Starts a VMM in its jail. `inherited` get the descriptors 3, 4, … in the VMM; its words go to `log`.
-pub(crate) async fn launch(spec: JailSpec, inherited: Vec<OwnedFd>, log: &Path) -> Result<Process, VmmError> {
+/// Starts a VMM in its jail. `inherited` get the descriptors 3, 4, … in the VMM; its words go to `log`, on
+/// standard output and standard error.
+pub(crate) async fn launch(spec: JailSpec, inherited: Vec<OwnedFd>, log: &Log) -> Result<Process, VmmError> {
     let program = spec.program.clone();
     let start = |source| VmmError::Start {
         program: program.display().to_string(),
         source,
     };
-    let words = File::create(log).map_err(VmmError::io("creating the VMM's log"))?;
+    let words = log.writer().map_err(VmmError::io("opening the VMM's log"))?;
     // Forking takes long in a large process: not on the executor's threads.
     let pid = tokio::task::spawn_blocking(move || run_launcher(&spec, &inherited, words))
         .await
         .map_err(io::Error::other)
         .flatten()
         .map_err(start)?;
-    let ended = || VmmError::Ended(crate::process::read_tail(log));
+    let ended = || VmmError::Ended(log.tail());
     let record = ProcessRecord::of(pid.ok_or_else(ended)?).map_err(|_| ended())?;
     Process::watch(record)
         .map_err(VmmError::io("watching a VMM process"))?
@@ -40,7 +40,7 @@ pub(crate) async fn launch(spec: JailSpec, inherited: Vec<OwnedFd>, log: &Path) 
 }
 
 /// The VMM's pid; `None` when the launcher gave up, which the log tells about.
-fn run_launcher(spec: &JailSpec, inherited: &[OwnedFd], log: File) -> io::Result<Option<i32>> {
+fn run_launcher(spec: &JailSpec, inherited: &[OwnedFd], log: OwnedFd) -> io::Result<Option<i32>> {
     // The daemon's own program, also after its file was replaced.
     let mut command = Command::new("/proc/self/exe");
     command

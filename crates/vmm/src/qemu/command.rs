@@ -14,10 +14,6 @@ const TAP_FD: i32 = 3;
 pub(super) const STATE_FD: i32 = 4;
 /// Name of the control socket in the process's directory.
 pub(super) const CONTROL_SOCKET: &str = "qmp.sock";
-/// Name of QEMU's own log in the process's directory.
-pub(super) const LOG: &str = "vmm.log";
-/// Name of the console log of a cold boot in the process's directory.
-pub(super) const CONSOLE: &str = "console.log";
 /// Upper bound of TCG's translation cache in MiB; QEMU's own default grows with guest memory.
 const TRANSLATION_CACHE_MIB: u32 = 128;
 
@@ -120,9 +116,9 @@ fn arguments(qemu: &Qemu, machine: &Machine) -> Vec<OsString> {
     arguments.pair(
         "-chardev",
         match machine.boot {
-            Some(_) => format!("file,id=console,path={CONSOLE}"),
-            // A running guest's console is the guest's to flood: kept in bounded memory.
-            None => "ringbuf,id=console,size=65536".into(),
+            Some(_) => "stdio,id=console,signal=off",
+            // Nobody asks what a clone's console says.
+            None => "null,id=console",
         },
     );
     arguments.pair("-serial", "chardev:console");

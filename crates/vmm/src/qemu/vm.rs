@@ -18,8 +18,9 @@ use super::{
 use crate::{
     driver::{Disk, Execution, Machine, Vm, VmmError},
     jail::{self, launch},
+    log::Log,
     memory::{DeltaReader, DeltaSummary, GuestSpace, save_delta},
-    process::{Process, ProcessRecord, read_tail},
+    process::{Process, ProcessRecord},
 };
 
 /// Longest device state that is taken over from a VMM process; ours are under 200 KB.
@@ -31,6 +32,7 @@ pub(super) struct QemuVm {
     directory: PathBuf,
     process: Process,
     monitor: Monitor,
+    log: Log,
     /// The base of guest memory and our end of the socket for device state, until the guest was restored.
     fresh: Mutex<Option<(PathBuf, UnixStream)>>,
     disks: Vec<Disk>,
@@ -40,9 +42,9 @@ impl QemuVm {
     pub(super) async fn start(qemu: &Qemu, machine: Machine) -> Result<QemuVm, VmmError> {
         let (ours, theirs) = UnixStream::pair().map_err(VmmError::io("making a socket pair"))?;
         let spec = command::jail(qemu, &machine);
-        let log = machine.directory.join(command::LOG);
+        let log = Log::new().map_err(VmmError::io("making the VMM's log"))?;
         let process = launch(spec, vec![machine.tap, OwnedFd::from(theirs)], &log).await?;
-        let ended = || VmmError::Ended(read_tail(&log));
+        let ended = || VmmError::Ended(log.tail());
         let socket = machine.directory.join(command::CONTROL_SOCKET);
         let monitor = tokio::select! {
             monitor = Monitor::connect(&socket) => monitor,
@@ -60,6 +62,7 @@ impl QemuVm {
             directory: machine.directory,
             process,
             monitor,
+            log,
             fresh: Mutex::new(fresh),
             disks: machine.disks,
         })
@@ -67,17 +70,15 @@ impl QemuVm {
 
     pub(super) async fn adopt(directory: &Path, process: Process) -> Result<QemuVm, VmmError> {
         let monitor = Monitor::connect(&directory.join(command::CONTROL_SOCKET)).await?;
+        let log = Log::of(process.record().pid).map_err(VmmError::io("opening the VMM's log"))?;
         Ok(QemuVm {
             directory: directory.to_owned(),
             process,
             monitor,
+            log,
             fresh: Mutex::new(None),
             disks: Vec::new(),
         })
-    }
-
-    fn log(&self) -> String {
-        read_tail(&self.directory.join(command::LOG))
     }
 }
 
@@ -135,10 +136,10 @@ impl Vm for QemuVm {
                 Ok::<bool, VmmError>(self.monitor.resumed_since(mark).await)
             } => match resumed {
                 Ok(true) => Ok(()),
-                Ok(false) => Err(VmmError::Ended(self.log())),
+                Ok(false) => Err(VmmError::Ended(self.log.tail())),
                 Err(error) => Err(error),
             },
-            () = self.process.ended() => Err(VmmError::Ended(self.log())),
+            () = self.process.ended() => Err(VmmError::Ended(self.log.tail())),
         }
     }
 
@@ -191,8 +192,7 @@ impl Vm for QemuVm {
     }
 
     async fn last_words(&self) -> String {
-        let console = read_tail(&self.directory.join(command::CONSOLE));
-        format!("{}{console}", self.log())
+        self.log.tail()
     }
 
     async fn ended(&self) {
