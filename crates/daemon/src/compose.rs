@@ -328,11 +328,12 @@ fn base_image(base: &Path, group: u32) -> anyhow::Result<BaseImage> {
     let kernel_release = std::fs::read_to_string(base.join("kernel-release")).with_context(missing)?;
     let image = BaseImage {
         kernel: base.join("vmlinuz"),
+        kernel_elf: base.join("vmlinux"),
         initramfs: base.join("initramfs.cpio"),
         kernel_release: kernel_release.trim().to_owned(),
     };
     disk::give(base, None, None, 0o711)?;
-    for file in [&image.kernel, &image.initramfs] {
+    for file in [&image.kernel, &image.kernel_elf, &image.initramfs] {
         disk::give(file, None, Some(group), 0o644).with_context(missing)?;
     }
     Ok(image)

@@ -44,7 +44,7 @@ pub(crate) fn open() -> io::Result<OwnedFd> {
 
 /// Lets the kernel finish bringing the link up. It does so in the background, and would drop what is sent before: a
 /// connection's first packet, say, which TCP repeats only after a second. Asking for the link's state has it done now.
-fn settle() -> io::Result<()> {
+pub(crate) fn settle() -> io::Result<()> {
     /// ETHTOOL_GLINK of linux/ethtool.h.
     const GET_LINK: u32 = 0x0a;
     let socket = socket(

@@ -182,6 +182,7 @@ fn base(config: &Config) -> Finding {
     let base = config.base();
     let missing = [
         "vmlinuz",
+        "vmlinux",
         "initramfs.cpio",
         "kernel-release",
         "builder.erofs",

@@ -83,6 +83,10 @@ fn become_vmm(spec: &JailSpec) -> Result<Infallible, String> {
     step("leaving standard output", dup2_stdout(&null))?;
     step("a session", setsid())?;
     step("the jail's root", root::enter(spec))?;
+    if let Some(output) = &spec.output {
+        let file = step("creating the VMM's output", File::create_new(output))?;
+        step("standard output", dup2_stdout(&file))?;
+    }
     limit(spec)?;
     give_up_privileges(spec)?;
     step("the system call filter", syscalls::restrict())?;

@@ -67,6 +67,8 @@ pub struct JailSpec {
     pub file_bytes: u64,
     /// Most processes and threads.
     pub tasks: u64,
+    /// Name of a file in the VMM's own directory that takes its standard output, which nobody reads otherwise.
+    pub output: Option<PathBuf>,
     /// The VMM's program, in the jail.
     pub program: PathBuf,
     /// Its arguments.

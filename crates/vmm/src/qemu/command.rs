@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::PathBuf};
 
 use super::{Qemu, runtime};
 use crate::{
-    driver::{Acceleration, Disk, Machine},
+    driver::{Acceleration, Disk, Kernel, Machine},
     jail::{Bind, Device, JailSpec, NetworkOf},
 };
 
@@ -82,6 +82,7 @@ pub(super) fn jail(qemu: &Qemu, machine: &Machine) -> JailSpec {
             .unwrap_or(0)
             .max(LARGEST_OWN_FILE),
         tasks: machine.limits.tasks,
+        output: None,
         program: qemu.program.clone(),
         arguments: arguments(qemu, machine),
         environment: vec![("QEMU_MODULE_DIR".into(), runtime::MODULES.into())],
@@ -194,10 +195,9 @@ fn protocol_node(index: usize, disk: &Disk) -> String {
     }
 }
 
-/// The guest kernel's command line. Free pages are zeroed when they are freed instead of when they are taken, so that
-/// snapshots and deltas hold no dead data.
+/// The guest kernel's command line.
 fn kernel_command_line(acceleration: Acceleration) -> String {
-    let common = "console=ttyS0 quiet panic=1 init_on_free=1 init_on_alloc=0 random.trust_cpu=on nomodeset net.ifnames=0";
+    let common = Kernel::COMMAND_LINE;
     match acceleration {
         Acceleration::Kvm => common.into(),
         // The host's speculation is not the guest's under translation; a real-time TSC is not there to calibrate.

@@ -1,0 +1,308 @@
+//! One Firecracker process.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::{PermissionsExt, chown},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use async_trait::async_trait;
+use serde_json::json;
+
+use super::{
+    Firecracker,
+    api::Api,
+    command::{self, disk_place},
+    opening::Opening,
+};
+use crate::{
+    driver::{Disk, Execution, Link, Machine, Vm, VmmError},
+    jail::{self, launch},
+    memory::{DeltaReader, DeltaSummary, GuestSpace, save_delta},
+    process::{Process, ProcessRecord, read_tail, take_over},
+};
+
+/// What the process loads its device state from, and what it writes it to, in its own directory.
+const LOADED_STATE: &str = "loaded-state";
+const SAVED_STATE: &str = "saved-state";
+/// What it writes the pages to that it takes for changed. They are read from outside instead.
+const UNUSED_MEMORY: &str = "unused-memory";
+
+pub(super) struct FirecrackerVm {
+    directory: PathBuf,
+    api: Api,
+    /// Whether it was booted and its memory is still to be written to the image's file.
+    booted: bool,
+    fresh: Mutex<Option<Fresh>>,
+}
+
+/// What a process that waits for [`Vm::restore`] still needs.
+struct Fresh {
+    base: PathBuf,
+    link: Arc<dyn Link>,
+    user: u32,
+    /// Disks without a file yet.
+    missing: Vec<(usize, Disk)>,
+}
+
+impl FirecrackerVm {
+    pub(super) async fn start(
+        firecracker: &Firecracker,
+        machine: Machine,
+    ) -> Result<FirecrackerVm, VmmError> {
+        let configuration = command::configuration(&machine)?;
+        let log = machine.directory.join(command::LOG);
+        let process = launch(command::jail(firecracker, &machine), Vec::new(), &log).await?;
+        let missing = machine.disks.iter().cloned().enumerate();
+        let fresh = Fresh {
+            base: machine.memory.path,
+            link: machine.link,
+            user: machine.user_id,
+            missing: missing.filter(|(_, disk)| disk.path.is_none()).collect(),
+        };
+        let vm = FirecrackerVm {
+            api: api(&machine.directory, process.clone()),
+            directory: machine.directory,
+            booted: machine.boot.is_some(),
+            fresh: Mutex::new(None),
+        };
+        let started = match machine.boot {
+            Some(_) => vm.boot(configuration, &fresh).await,
+            None => vm.api.wait().await,
+        };
+        if let Err(error) = started {
+            process.kill().await;
+            return Err(error);
+        }
+        if !vm.booted {
+            *vm.fresh.lock().unwrap_or_else(PoisonError::into_inner) = Some(fresh);
+        }
+        Ok(vm)
+    }
+
+    pub(super) fn adopt(directory: &Path, process: Process) -> FirecrackerVm {
+        FirecrackerVm {
+            directory: directory.to_owned(),
+            api: api(directory, process),
+            booted: false,
+            fresh: Mutex::new(None),
+        }
+    }
+
+    async fn boot(
+        &self,
+        configuration: Vec<(&'static str, String, serde_json::Value)>,
+        fresh: &Fresh,
+    ) -> Result<(), VmmError> {
+        self.add_empty_disks(fresh)?;
+        for (command, path, body) in configuration {
+            self.api.put(command, &path, body).await?;
+        }
+        fresh
+            .link
+            .settle()
+            .map_err(VmmError::io("settling the guest's link"))?;
+        let start = json!({ "action_type": "InstanceStart" });
+        self.api.put("PUT /actions", "/actions", start).await
+    }
+
+    /// Gives each disk that has no file an empty one, as long as the guest takes it for.
+    fn add_empty_disks(&self, fresh: &Fresh) -> Result<(), VmmError> {
+        for (index, disk) in &fresh.missing {
+            let path = self.directory.join(format!("disk{index}"));
+            let make = || {
+                File::create_new(&path)?.set_len(disk.bytes)?;
+                chown(&path, Some(fresh.user), Some(fresh.user))?;
+                jail::attach(&self.api.process, &path, &disk_place(*index), !disk.read_only)
+            };
+            make().map_err(VmmError::io("attaching an empty disk"))?;
+        }
+        Ok(())
+    }
+
+    /// Loads the state at [`LOADED_STATE`]; the guest stands still afterwards.
+    async fn load(&self) -> Result<(), VmmError> {
+        let body = json!({
+            "snapshot_path": LOADED_STATE,
+            "mem_backend": { "backend_type": "File", "backend_path": command::MEMORY },
+            // For small snapshots: see `save_device_state`.
+            "enable_diff_snapshots": true,
+        });
+        self.api.put("PUT /snapshot/load", "/snapshot/load", body).await
+    }
+
+    /// The same with the delta written into guest memory on the way.
+    async fn load_with(&self, delta: PathBuf, base: PathBuf) -> Result<(), VmmError> {
+        let pid = self.process().pid;
+        let first_disk = disk_place(0);
+        let opening = Opening::of(pid, &first_disk).map_err(VmmError::io("watching a VMM's disk"))?;
+        let mut load = std::pin::pin!(self.load());
+        let held = tokio::select! {
+            held = opening.reached() => held.map_err(VmmError::io("waiting for a VMM to open its disk"))?,
+            loaded = &mut load => {
+                loaded?;
+                return Err(VmmError::Unsupported {
+                    program: "Firecracker".into(),
+                    cause: "it loaded a snapshot without opening its disk".into(),
+                });
+            }
+        };
+        let write = move || DeltaReader::open(&delta)?.write_into(&GuestSpace::find(pid, &base)?);
+        let written = tokio::task::spawn_blocking(write)
+            .await
+            .map_err(io::Error::other)
+            .flatten();
+        match written {
+            Ok(()) => held
+                .allow()
+                .map_err(VmmError::io("letting a VMM open its disk"))?,
+            Err(error) => {
+                let _it_is_ended_anyway = held.deny();
+                return Err(VmmError::io("restoring guest memory")(error));
+            }
+        }
+        load.await
+    }
+
+    fn log(&self) -> String {
+        let own = read_tail(&self.directory.join(command::OWN_LOG));
+        let log = read_tail(&self.directory.join(command::LOG));
+        [own, log].join("\n").trim().to_owned()
+    }
+}
+
+fn api(directory: &Path, process: Process) -> Api {
+    Api {
+        socket: directory.join(command::API_SOCKET),
+        log: directory.join(command::OWN_LOG),
+        process,
+    }
+}
+
+#[async_trait]
+impl Vm for FirecrackerVm {
+    fn process(&self) -> &ProcessRecord {
+        self.api.process.record()
+    }
+
+    async fn attach_disk(&self, index: usize, path: &Path) -> Result<(), VmmError> {
+        let missing = |fresh: &mut Fresh| {
+            let at = fresh.missing.iter().position(|(missing, _)| *missing == index)?;
+            Some(fresh.missing.remove(at).1)
+        };
+        let disk = self
+            .fresh
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_mut()
+            .and_then(missing);
+        let disk = disk.ok_or_else(|| VmmError::Refused {
+            command: "attach a disk",
+            cause: format!("disk {index} has a file, or the guest has run already"),
+        })?;
+        jail::attach(&self.api.process, path, &disk_place(index), !disk.read_only)
+            .map_err(VmmError::io("attaching a disk"))
+    }
+
+    async fn restore(&self, device_state: &Path, delta: Option<&Path>) -> Result<(), VmmError> {
+        let fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let fresh = fresh.ok_or_else(|| VmmError::Ended("the guest has run already".into()))?;
+        self.add_empty_disks(&fresh)?;
+        let state = self.directory.join(LOADED_STATE);
+        let copy = || {
+            fs::copy(device_state, &state)?;
+            fs::set_permissions(&state, fs::Permissions::from_mode(0o644))
+        };
+        copy().map_err(VmmError::io("handing device state to the VMM"))?;
+        match delta {
+            Some(delta) => self.load_with(delta.to_owned(), fresh.base).await?,
+            None => self.load().await?,
+        }
+        fresh
+            .link
+            .settle()
+            .map_err(VmmError::io("settling the guest's link"))?;
+        self.resume().await
+    }
+
+    async fn pause(&self) -> Result<(), VmmError> {
+        self.api
+            .patch("PATCH /vm", "/vm", json!({ "state": "Paused" }))
+            .await
+    }
+
+    async fn resume(&self) -> Result<(), VmmError> {
+        self.api
+            .patch("PATCH /vm", "/vm", json!({ "state": "Resumed" }))
+            .await
+    }
+
+    async fn execution(&self) -> Result<Execution, VmmError> {
+        let instance = self.api.get("GET /", "/").await?;
+        Ok(match instance["state"].as_str() {
+            Some("Running") => Execution::Running,
+            _ => Execution::Paused,
+        })
+    }
+
+    /// It insists on writing memory, too: to the image's file after a boot; otherwise to one that is thrown away, and as
+    /// little as it can.
+    async fn save_device_state(&self, to: &Path) -> Result<(), VmmError> {
+        let own = self.directory.join(SAVED_STATE);
+        let unused = self.directory.join(UNUSED_MEMORY);
+        let clear = || {
+            for path in [&own, &unused] {
+                match fs::remove_file(path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+            Ok(())
+        };
+        clear().map_err(VmmError::io("clearing old device state"))?;
+        let (kind, memory) = match self.booted {
+            true => ("Full", command::MEMORY),
+            false => ("Diff", UNUSED_MEMORY),
+        };
+        let body = json!({ "snapshot_type": kind, "snapshot_path": SAVED_STATE, "mem_file_path": memory });
+        self.api
+            .put("PUT /snapshot/create", "/snapshot/create", body)
+            .await?;
+        let to = to.to_owned();
+        tokio::task::spawn_blocking(move || {
+            take_over(&own, &to)?;
+            match fs::remove_file(&unused) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            }
+        })
+        .await
+        .map_err(io::Error::other)
+        .flatten()
+        .map_err(VmmError::io("saving device state"))
+    }
+
+    async fn save_delta(&self, base: &Path, to: &Path) -> Result<DeltaSummary, VmmError> {
+        let (pid, base, to) = (self.process().pid, base.to_owned(), to.to_owned());
+        tokio::task::spawn_blocking(move || save_delta(&GuestSpace::find(pid, &base)?, &base, &to))
+            .await
+            .map_err(io::Error::other)
+            .flatten()
+            .map_err(VmmError::io("saving the delta"))
+    }
+
+    async fn last_words(&self) -> String {
+        let console = read_tail(&self.directory.join(command::CONSOLE));
+        format!("{}{console}", self.log())
+    }
+
+    async fn ended(&self) {
+        self.api.process.ended().await;
+    }
+
+    async fn kill(&self) {
+        self.api.process.kill().await;
+    }
+}
