@@ -7,6 +7,7 @@ use hyper::{Method, Request, body::Bytes, client::conn::http1, header::CONTENT_T
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 
+use super::command;
 use crate::{
     driver::VmmError,
     process::{Process, connect_when_there, read_tail},
@@ -18,9 +19,8 @@ const MAX_ANSWER_BYTES: usize = 64 << 10;
 /// The API of one process.
 #[derive(Debug)]
 pub(super) struct Api {
-    pub(super) socket: PathBuf,
-    /// Where the process says why it ends.
-    pub(super) log: PathBuf,
+    /// The process's own directory.
+    pub(super) directory: PathBuf,
     pub(super) process: Process,
 }
 
@@ -64,30 +64,37 @@ impl Api {
 
     async fn call(
         &self,
-        command: &'static str,
+        name: &'static str,
         method: Method,
         path: &str,
         body: Option<Value>,
     ) -> Result<Value, VmmError> {
+        let socket = self.directory.join(command::API_SOCKET);
         let answered = tokio::select! {
             // An answer counts although the process ends after it: it says why.
             biased;
-            answered = request(&self.socket, method, path, body) => answered,
+            answered = request(&socket, method, path, body) => answered,
             () = self.process.ended() => return Err(self.ended()),
         };
         match answered {
             Ok(answer) => Ok(answer),
-            Err(ApiError::Refused(cause)) => Err(VmmError::Refused { command, cause }),
+            Err(ApiError::Refused(cause)) => Err(VmmError::Refused { command: name, cause }),
             Err(_) if !self.process.record().is_alive() => Err(self.ended()),
             Err(error) => Err(VmmError::Io {
-                context: format!("asking the VMM to {command}"),
+                context: format!("asking the VMM to {name}"),
                 source: std::io::Error::other(error),
             }),
         }
     }
 
+    /// The ends of Firecracker's own log and of what it says beside it.
+    pub(super) fn log(&self) -> String {
+        let logs = [command::OWN_LOG, command::LOG].map(|name| read_tail(&self.directory.join(name)));
+        logs.join("\n").trim().to_owned()
+    }
+
     fn ended(&self) -> VmmError {
-        VmmError::Ended(read_tail(&self.log))
+        VmmError::Ended(self.log())
     }
 }
 
@@ -148,12 +155,10 @@ mod tests {
         call: impl AsyncFnOnce(&Api) -> Result<(), VmmError>,
     ) -> (String, Result<(), VmmError>) {
         let directory = tempfile::tempdir().expect("temp dir");
-        let socket = directory.path().join("api.sock");
-        let listener = UnixListener::bind(&socket).expect("bound");
+        let listener = UnixListener::bind(directory.path().join(command::API_SOCKET)).expect("bound");
         let record = ProcessRecord::of(std::process::id() as i32).expect("alive");
         let api = Api {
-            socket,
-            log: directory.path().join("log"),
+            directory: directory.path().to_owned(),
             process: Process::watch(record).expect("pidfd").expect("alive"),
         };
         let serve = async {

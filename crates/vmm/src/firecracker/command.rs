@@ -122,7 +122,6 @@ pub(super) fn configuration(machine: &Machine) -> Result<Vec<(&'static str, Stri
             json!({
                 "vcpu_count": machine.vcpus,
                 "mem_size_mib": machine.memory.bytes / MIB,
-                "track_dirty_pages": true,
             }),
         ),
         (

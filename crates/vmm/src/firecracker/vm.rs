@@ -54,6 +54,10 @@ impl FirecrackerVm {
     ) -> Result<FirecrackerVm, VmmError> {
         let configuration = command::configuration(&machine)?;
         let log = machine.directory.join(command::LOG);
+        let own_log = machine.directory.join(command::OWN_LOG);
+        File::create_new(&own_log)
+            .and_then(|_| chown(&own_log, Some(machine.user_id), Some(machine.user_id)))
+            .map_err(VmmError::io("creating the VMM's log"))?;
         let process = launch(command::jail(firecracker, &machine), Vec::new(), &log).await?;
         let missing = machine.disks.iter().cloned().enumerate();
         let fresh = Fresh {
@@ -165,18 +169,11 @@ impl FirecrackerVm {
         }
         load.await
     }
-
-    fn log(&self) -> String {
-        let own = read_tail(&self.directory.join(command::OWN_LOG));
-        let log = read_tail(&self.directory.join(command::LOG));
-        [own, log].join("\n").trim().to_owned()
-    }
 }
 
 fn api(directory: &Path, process: Process) -> Api {
     Api {
-        socket: directory.join(command::API_SOCKET),
-        log: directory.join(command::OWN_LOG),
+        directory: directory.to_owned(),
         process,
     }
 }
@@ -295,7 +292,7 @@ impl Vm for FirecrackerVm {
 
     async fn last_words(&self) -> String {
         let console = read_tail(&self.directory.join(command::CONSOLE));
-        format!("{}{console}", self.log())
+        format!("{}{console}", self.api.log())
     }
 
     async fn ended(&self) {

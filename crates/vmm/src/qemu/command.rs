@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
-use super::{Qemu, runtime};
+use super::{CPU, Qemu, runtime};
 use crate::{
     driver::{Acceleration, Disk, Kernel, Machine},
     jail::{Bind, Device, JailSpec, NetworkOf},
@@ -102,7 +102,7 @@ fn arguments(qemu: &Qemu, machine: &Machine) -> Vec<OsString> {
         "{},memory-backend=memory,usb=off,vmport=off,smm=off,sata=off,smbus=off,i8042=off,dump-guest-core=off,mem-merge=off",
         qemu.platform.machine
     ));
-    arguments.pair("-cpu", qemu.platform.cpu.clone());
+    arguments.pair("-cpu", CPU);
     match qemu.platform.acceleration {
         Acceleration::Kvm => arguments.pair("-accel", "kvm"),
         Acceleration::Tcg => arguments.pair("-accel", format!("tcg,tb-size={TRANSLATION_CACHE_MIB}")),
