@@ -23,14 +23,29 @@ pub(super) const CONSOLE: &str = "console.log";
 pub(super) const PROGRAM: &str = "/firecracker";
 /// Guest memory in the jail.
 pub(super) const MEMORY: &str = "/memory";
+/// A path that nothing can be made at: the jail's root cannot be written to.
+pub(super) const NOWHERE: &str = "/nowhere/memory";
 const KERNEL: &str = "/kernel";
 const INITRAMFS: &str = "/initramfs";
 /// The largest file it writes beside disks and memory: its state, its log.
 const LARGEST_OWN_FILE: u64 = 64 << 20;
 const MIB: u64 = 1 << 20;
+/// Guest memory below the devices' addresses, which lie below 4 GiB: in 1.12, and in versions with PCI.
+pub(super) const LOW_MEMORY: [u64; 2] = [0xd000_0000, 0xc000_0000];
+/// Where Firecracker puts the kernel's command line. Linux leaves the first MiB alone.
+const COMMAND_LINE_ADDRESS: u64 = 0x2_0000;
 
 /// The guest kernel's command line: no bus to look for, and a reboot (after a panic) by what Firecracker has for it.
 const MACHINE_ARGUMENTS: &str = "reboot=k pci=off i8042.noaux i8042.nomux i8042.dumbkbd";
+
+fn command_line() -> String {
+    format!("{} {MACHINE_ARGUMENTS}", Kernel::COMMAND_LINE)
+}
+
+/// What lies where in the memory of every booted guest.
+pub(super) fn landmark() -> (u64, Vec<u8>) {
+    (COMMAND_LINE_ADDRESS, command_line().into_bytes())
+}
 
 /// A disk's place in the jail.
 pub(super) fn disk_place(index: usize) -> PathBuf {
@@ -41,11 +56,9 @@ pub(super) fn disk_place(index: usize) -> PathBuf {
 pub(super) fn jail(firecracker: &Firecracker, machine: &Machine) -> JailSpec {
     let mut binds = firecracker.files.to_vec();
     let memory = &machine.memory;
-    binds.push(Bind {
-        from: memory.path.clone(),
-        to: MEMORY.into(),
-        writable: memory.shared,
-    });
+    if !memory.shared {
+        binds.push(Bind::read_only(&memory.path, MEMORY));
+    }
     if let Some(kernel) = &machine.boot {
         binds.push(Bind::read_only(&kernel.elf, KERNEL));
         binds.push(Bind::read_only(&kernel.initramfs, INITRAMFS));
@@ -85,7 +98,6 @@ pub(super) fn jail(firecracker: &Firecracker, machine: &Machine) -> JailSpec {
             .map(|disk| disk.bytes)
             .max()
             .unwrap_or(0)
-            .max(memory.bytes)
             .max(LARGEST_OWN_FILE),
         tasks: machine.limits.tasks,
         // Standard output is the guest's console. A running guest's is the guest's to flood: thrown away.
@@ -130,7 +142,7 @@ pub(super) fn configuration(machine: &Machine) -> Result<Vec<(&'static str, Stri
             json!({
                 "kernel_image_path": KERNEL,
                 "initrd_path": INITRAMFS,
-                "boot_args": format!("{} {MACHINE_ARGUMENTS}", Kernel::COMMAND_LINE),
+                "boot_args": command_line(),
             }),
         ),
         ("PUT /entropy", "/entropy".to_owned(), json!({})),

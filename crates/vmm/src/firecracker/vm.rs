@@ -18,23 +18,23 @@ use super::{
     opening::Opening,
 };
 use crate::{
-    driver::{Disk, Execution, Link, Machine, Vm, VmmError},
+    driver::{Disk, Execution, Link, Machine, Memory, Vm, VmmError},
     jail::{self, launch},
-    memory::{DeltaReader, DeltaSummary, GuestSpace, save_delta},
+    memory::{DeltaReader, DeltaSummary, GuestSpace, save_delta, save_image},
     process::{Process, ProcessRecord, read_tail, take_over},
 };
 
 /// What the process loads its device state from, and what it writes it to, in its own directory.
 const LOADED_STATE: &str = "loaded-state";
 const SAVED_STATE: &str = "saved-state";
-/// What it writes the pages to that it takes for changed. They are read from outside instead.
-const UNUSED_MEMORY: &str = "unused-memory";
+/// What it says when it has written its state and comes to memory: see [`FirecrackerVm::save_device_state`].
+const MEMORY_NOT_OPENED: &str = "open on the memory backing file";
 
 pub(super) struct FirecrackerVm {
     directory: PathBuf,
     api: Api,
-    /// Whether it was booted and its memory is still to be written to the image's file.
-    booted: bool,
+    /// After a cold boot: where its memory is to be written to.
+    booted: Option<Memory>,
     fresh: Mutex<Option<Fresh>>,
 }
 
@@ -60,6 +60,7 @@ impl FirecrackerVm {
             .map_err(VmmError::io("creating the VMM's log"))?;
         let process = launch(command::jail(firecracker, &machine), Vec::new(), &log).await?;
         let missing = machine.disks.iter().cloned().enumerate();
+        let booted = machine.boot.is_some().then(|| machine.memory.clone());
         let fresh = Fresh {
             base: machine.memory.path,
             link: machine.link,
@@ -69,7 +70,7 @@ impl FirecrackerVm {
         let vm = FirecrackerVm {
             api: api(&machine.directory, process.clone()),
             directory: machine.directory,
-            booted: machine.boot.is_some(),
+            booted,
             fresh: Mutex::new(None),
         };
         let started = match machine.boot {
@@ -80,7 +81,7 @@ impl FirecrackerVm {
             process.kill().await;
             return Err(error);
         }
-        if !vm.booted {
+        if vm.booted.is_none() {
             *vm.fresh.lock().unwrap_or_else(PoisonError::into_inner) = Some(fresh);
         }
         Ok(vm)
@@ -90,7 +91,7 @@ impl FirecrackerVm {
         FirecrackerVm {
             directory: directory.to_owned(),
             api: api(directory, process),
-            booted: false,
+            booted: None,
             fresh: Mutex::new(None),
         }
     }
@@ -131,8 +132,6 @@ impl FirecrackerVm {
         let body = json!({
             "snapshot_path": LOADED_STATE,
             "mem_backend": { "backend_type": "File", "backend_path": command::MEMORY },
-            // For small snapshots: see `save_device_state`.
-            "enable_diff_snapshots": true,
         });
         self.api.put("PUT /snapshot/load", "/snapshot/load", body).await
     }
@@ -244,36 +243,40 @@ impl Vm for FirecrackerVm {
         })
     }
 
-    /// It insists on writing memory, too: to the image's file after a boot; otherwise to one that is thrown away, and as
-    /// little as it can.
+    /// Firecracker writes the state first, durably, and then all memory, unasked: it is given a path for that which it
+    /// cannot open. Memory is read from outside.
     async fn save_device_state(&self, to: &Path) -> Result<(), VmmError> {
         let own = self.directory.join(SAVED_STATE);
-        let unused = self.directory.join(UNUSED_MEMORY);
-        let clear = || {
-            for path in [&own, &unused] {
-                match fs::remove_file(path) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
-                }
+        match fs::remove_file(&own) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(VmmError::io("clearing old device state")(error));
             }
-            Ok(())
-        };
-        clear().map_err(VmmError::io("clearing old device state"))?;
-        let (kind, memory) = match self.booted {
-            true => ("Full", command::MEMORY),
-            false => ("Diff", UNUSED_MEMORY),
-        };
-        let body = json!({ "snapshot_type": kind, "snapshot_path": SAVED_STATE, "mem_file_path": memory });
-        self.api
+            _ => {}
+        }
+        let body = json!({ "snapshot_path": SAVED_STATE, "mem_file_path": command::NOWHERE });
+        match self
+            .api
             .put("PUT /snapshot/create", "/snapshot/create", body)
-            .await?;
-        let to = to.to_owned();
-        tokio::task::spawn_blocking(move || {
-            take_over(&own, &to)?;
-            match fs::remove_file(&unused) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
+            .await
+        {
+            Err(VmmError::Refused { cause, .. }) if cause.contains(MEMORY_NOT_OPENED) => {}
+            Err(error) => return Err(error),
+            Ok(()) => {
+                return Err(VmmError::Unsupported {
+                    program: "Firecracker".into(),
+                    cause: "it wrote memory where nothing can be written".into(),
+                });
             }
+        }
+        let (to, booted, pid) = (to.to_owned(), self.booted.clone(), self.process().pid);
+        tokio::task::spawn_blocking(move || {
+            if let Some(memory) = booted {
+                let (at, text) = command::landmark();
+                let low = command::LOW_MEMORY;
+                let space = GuestSpace::find_anonymous(pid, memory.bytes, &low, (at, &text))?;
+                save_image(&space, &memory.path)?;
+            }
+            take_over(&own, &to)
         })
         .await
         .map_err(io::Error::other)

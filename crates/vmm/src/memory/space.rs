@@ -7,6 +7,8 @@ use std::{
     path::Path,
 };
 
+use procfs::process::VmFlags;
+
 use super::{
     PAGE_BYTES,
     pagemap::{PageRun, written_pages},
@@ -54,6 +56,38 @@ impl GuestSpace {
             pid,
             pieces,
             bytes: wanted.len(),
+            memory,
+        })
+    }
+
+    /// Finds memory without a file: what the process has mapped without reserving swap for it. `landmark` is an address in
+    /// the guest and what is there, which tells where memory begins when the process has it in two parts, of which the
+    /// first has one of the lengths `low`. The parts are in the order of the guest's addresses.
+    pub fn find_anonymous(
+        pid: i32,
+        bytes: u64,
+        low: &[u64],
+        landmark: (u64, &[u8]),
+    ) -> io::Result<GuestSpace> {
+        let maps = procfs::process::Process::new(pid)
+            .and_then(|process| process.smaps())
+            .map_err(io::Error::other)?;
+        let found: Vec<(u64, u64)> = maps
+            .iter()
+            .filter(|map| map.inode == 0 && map.extension.vm_flags.contains(VmFlags::NR))
+            .map(|map| map.address)
+            .collect();
+        let memory = File::open(format!("/proc/{pid}/mem"))?;
+        let is_begin = |address: u64| {
+            let mut there = vec![0; landmark.1.len()];
+            memory.read_exact_at(&mut there, address + landmark.0).is_ok() && there == landmark.1
+        };
+        let pieces = arrange(&found, bytes, low, is_begin)
+            .ok_or_else(|| io::Error::other("guest memory is not where it was looked for"))?;
+        Ok(GuestSpace {
+            pid,
+            pieces,
+            bytes,
             memory,
         })
     }
@@ -109,6 +143,39 @@ impl GuestSpace {
         };
         Ok(self.pieces.iter().filter_map(part).collect())
     }
+}
+
+/// Memory of this size among the ranges found: one, or two that may have grown together in either order.
+fn arrange(
+    found: &[(u64, u64)],
+    bytes: u64,
+    low: &[u64],
+    is_begin: impl Fn(u64) -> bool,
+) -> Option<Vec<Piece>> {
+    let piece = |offset, address, bytes| Piece {
+        offset,
+        address,
+        bytes,
+    };
+    let of_length = |length: u64| found.iter().filter(move |range| range.1 - range.0 == length);
+    let lows = || low.iter().copied().filter(|low| *low < bytes);
+    let one = of_length(bytes)
+        .filter(|_| lows().next().is_none())
+        .map(|range| vec![piece(0, range.0, bytes)]);
+    let apart = lows().flat_map(|low| {
+        let pairs = of_length(low)
+            .flat_map(move |first| of_length(bytes - low).map(move |second| (first.0, second.0)));
+        pairs.map(move |(first, second)| vec![piece(0, first, low), piece(low, second, bytes - low)])
+    });
+    let grown = lows().flat_map(|low| {
+        of_length(bytes).flat_map(move |range| {
+            [(range.0, range.0 + low), (range.1 - low, range.0)]
+                .map(|(first, second)| vec![piece(0, first, low), piece(low, second, bytes - low)])
+        })
+    });
+    one.chain(apart)
+        .chain(grown)
+        .find(|pieces| is_begin(pieces[0].address))
 }
 
 /// The pieces in order, neighbours joined (the kernel may split a mapping by protection), if they are the whole file once.
@@ -184,6 +251,43 @@ mod tests {
             // SAFETY: a mapping made above, not used after this.
             unsafe { munmap(piece, HALF) }.expect("unmapped");
         }
+    }
+
+    #[test]
+    fn two_parts_of_memory_are_told_apart_by_what_the_first_holds() {
+        let piece = |offset, address, bytes| Piece {
+            offset,
+            address,
+            bytes,
+        };
+        let arranged =
+            |found: &[(u64, u64)], bytes, begin| arrange(found, bytes, &[70, 60], |address| address == begin);
+        assert_eq!(
+            arranged(&[(1000, 1050)], 50, 1000),
+            Some(vec![piece(0, 1000, 50)])
+        );
+        let apart = [(1000, 1030), (2000, 2070)];
+        assert_eq!(
+            arranged(&apart, 100, 2000),
+            Some(vec![piece(0, 2000, 70), piece(70, 1000, 30)])
+        );
+        // Grown together: the second below the first, or above it.
+        let grown = [(1000, 1100)];
+        assert_eq!(
+            arranged(&grown, 100, 1030),
+            Some(vec![piece(0, 1030, 70), piece(70, 1000, 30)])
+        );
+        assert_eq!(
+            arranged(&grown, 100, 1040),
+            Some(vec![piece(0, 1040, 60), piece(60, 1000, 40)])
+        );
+        assert_eq!(
+            arranged(&grown, 100, 1000),
+            Some(vec![piece(0, 1000, 70), piece(70, 1070, 30)])
+        );
+        assert_eq!(arranged(&grown, 100, 1001), None);
+        assert_eq!(arranged(&grown, 101, 1000), None);
+        assert_eq!(arranged(&[(1000, 1040), (2000, 2060)], 100, 1000), None);
     }
 
     #[test]
