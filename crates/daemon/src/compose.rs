@@ -236,6 +236,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     );
     let mut registry = Registry::default();
     metrics.register(&mut registry);
+    vmm::register(host.driver().platform(), &mut registry);
     if let Some(renewer) = renewer {
         renewer.register(&mut registry);
         tokio::spawn(renewer.run(stop.clone()));

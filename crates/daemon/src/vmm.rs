@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use hearth_vmm::{Acceleration, Driver, VmmError, firecracker::Firecracker, kvm, qemu::Qemu};
+use hearth_vmm::{Acceleration, Driver, Platform, VmmError, firecracker::Firecracker, kvm, qemu::Qemu};
+use prometheus_client::{metrics::info::Info, registry::Registry};
 
 use crate::config::{AccelerationChoice, Settings, VmmChoice};
 
@@ -38,6 +39,27 @@ pub(crate) fn choose(settings: &Settings) -> anyhow::Result<Chosen> {
                 because,
             })
         }
+    }
+}
+
+/// What guests run on, as a metric.
+pub(crate) fn register(platform: &Platform, registry: &mut Registry) {
+    let labels = [
+        ("driver", platform.driver.clone()),
+        ("version", platform.version.clone()),
+        ("acceleration", acceleration_name(platform).to_owned()),
+        ("machine", platform.machine.clone()),
+        ("cpu", platform.cpu.clone()),
+    ];
+    let help = "The VMM that guests run on";
+    registry.register("hearth_vmm", help, Info::new(labels.to_vec()));
+}
+
+/// As people write it.
+pub(crate) fn acceleration_name(platform: &Platform) -> &'static str {
+    match platform.acceleration {
+        Acceleration::Kvm => "KVM",
+        Acceleration::Tcg => "TCG",
     }
 }
 

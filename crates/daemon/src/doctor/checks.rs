@@ -126,7 +126,7 @@ fn vmm(config: &Config) -> Finding {
                 "" => String::new(),
                 because => format!(" ({because})"),
             };
-            let how = format!("{:?}", platform.acceleration).to_uppercase();
+            let how = vmm::acceleration_name(platform);
             Finding::good(
                 "vmm",
                 format!(
