@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_firecracker_that_was_insisted_on_and_cannot_run_is_an_error_with_a_cure() {
-        let refused = |kvm, find| {
+        let refused = |kvm: &Result<(), String>, find| {
             let error = choice::<&str>(VmmChoice::Firecracker, kvm, find).expect_err("refused");
             format!("{error:#}")
         };
