@@ -1,6 +1,9 @@
 //! Firecracker's HTTP API: one connection a request, so that a later daemon goes on where this one stopped.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Method, Request, body::Bytes, client::conn::http1, header::CONTENT_TYPE};
@@ -15,6 +18,9 @@ use crate::{
 
 /// Longest answer that is read: the process may be broken.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
+
+/// How long after its connections a process that ends may live.
+const LAST_BREATH: Duration = Duration::from_millis(300);
 
 /// The API of one process.
 #[derive(Debug)]
@@ -79,11 +85,13 @@ impl Api {
         match answered {
             Ok(answer) => Ok(answer),
             Err(ApiError::Refused(cause)) => Err(VmmError::Refused { command: name, cause }),
-            Err(_) if !self.process.record().is_alive() => Err(self.ended()),
-            Err(error) => Err(VmmError::Io {
-                context: format!("asking the VMM to {name}"),
-                source: std::io::Error::other(error),
-            }),
+            Err(error) => match tokio::time::timeout(LAST_BREATH, self.process.ended()).await {
+                Ok(()) => Err(self.ended()),
+                Err(_) => Err(VmmError::Io {
+                    context: format!("asking the VMM to {name}"),
+                    source: std::io::Error::other(error),
+                }),
+            },
         }
     }
 
@@ -200,5 +208,31 @@ mod tests {
         ] {
             exchange(nonsense, call).await.1.expect_err("no answer");
         }
+    }
+
+    #[tokio::test]
+    async fn a_process_that_ends_before_it_answers_is_named_with_its_last_words() {
+        let directory = tempfile::tempdir().expect("temp dir");
+        let listener = UnixListener::bind(directory.path().join(command::API_SOCKET)).expect("bound");
+        std::fs::write(directory.path().join(command::OWN_LOG), "the cause").expect("written");
+        let mut child = tokio::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .expect("sleep starts");
+        let record = ProcessRecord::of(child.id().expect("alive") as i32).expect("alive");
+        let api = Api {
+            directory: directory.path().to_owned(),
+            process: Process::watch(record).expect("pidfd").expect("alive"),
+        };
+        let die = async {
+            let (stream, _) = listener.accept().await.expect("connected");
+            drop(stream);
+            child.start_kill().expect("ended");
+        };
+        let (_, result) = tokio::join!(die, api.get("GET /", "/"));
+        assert_eq!(
+            result.expect_err("no answer").to_string(),
+            "the VMM process ended: the cause"
+        );
     }
 }

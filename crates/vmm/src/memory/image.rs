@@ -39,7 +39,7 @@ pub fn save(space: &GuestSpace, to: &Path) -> io::Result<()> {
 mod tests {
     use std::num::NonZeroUsize;
 
-    use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+    use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 
     use super::*;
     use crate::memory::DataExtents;
@@ -50,10 +50,16 @@ mod tests {
         let length = NonZeroUsize::new(PAGES * PAGE_BYTES).expect("not zero");
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
-        // SAFETY: fresh anonymous memory, used only through the slice below, unmapped at the end.
-        let mapping = unsafe { mmap_anonymous(None, length, protection, flags) }.expect("mapped");
-        // SAFETY: as above.
-        let memory = unsafe { std::slice::from_raw_parts_mut(mapping.as_ptr().cast::<u8>(), length.get()) };
+        let guarded = NonZeroUsize::new(length.get() + 2 * PAGE_BYTES).expect("not zero");
+        // SAFETY: fresh anonymous memory, unmapped at the end. The pages around what is used keep the kernel from joining it
+        // with others of this process.
+        let mapping = unsafe { mmap_anonymous(None, guarded, ProtFlags::PROT_NONE, flags) }.expect("mapped");
+        // SAFETY: inside the mapping above, used only through the slice below.
+        let memory = unsafe {
+            let inner = mapping.byte_add(PAGE_BYTES);
+            mprotect(inner, length.get(), protection).expect("made writable");
+            std::slice::from_raw_parts_mut(inner.as_ptr().cast::<u8>(), length.get())
+        };
         memory[5000..5004].copy_from_slice(b"mark");
         for page in [0, 300, 301, 999] {
             memory[page * PAGE_BYTES] = 7;
@@ -71,6 +77,6 @@ mod tests {
         let data = DataExtents::of(file.as_file()).expect("extents");
         assert_eq!(data.bytes(), 5 * PAGE_BYTES as u64);
         // SAFETY: the mapping made above, not used after this.
-        unsafe { munmap(mapping, length.get()) }.expect("unmapped");
+        unsafe { munmap(mapping, guarded.get()) }.expect("unmapped");
     }
 }
