@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -93,6 +94,11 @@ class Hearth:
         """What the admin listener answers, as text."""
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         return opener.open(f"http://{self.settings['admin']}{path}").read().decode()
+
+    @property
+    def driver(self):
+        """Name of the VMM's driver."""
+        return re.search(r'hearth_vmm_info\{driver="(\w+)"', self.admin("/metrics"))[1]
 
     def stop(self, everything=False):
         self.cli("down", *(["--all"] if everything else []))

@@ -23,7 +23,6 @@ use hearth_network::{API_ADDRESS, Network, NetworkConfig};
 use hearth_state::State;
 use hearth_storage::{disk, objects::Objects};
 use hearth_usage::Usage;
-use hearth_vmm::{Acceleration, Driver, kvm, qemu::Qemu};
 use prometheus_client::registry::Registry;
 use tokio::{
     net::TcpListener,
@@ -35,8 +34,8 @@ use crate::{
     acme,
     adapters::{Endpoints, Images, LogService, S3Keys, s3_service},
     admin, client,
-    config::{AccelerationChoice, Config, Settings, cidr},
-    lock, roles, secrets,
+    config::{Config, Settings, cidr},
+    lock, roles, secrets, vmm,
 };
 
 /// Runs the daemon until it is told to stop.
@@ -99,20 +98,19 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         .context("there is no administrator's key")?;
     client::write(&config, &first_key, authority.ca_pem()).context("cannot write the files for clients")?;
 
-    let driver = find_driver(&config)?;
-    let writable_memory_files = !driver.maps_read_only_memory();
-    let platform = driver.platform().clone();
-    tracing::info!(vmm = platform.driver, version = platform.version, acceleration = ?platform.acceleration, "driver");
+    let vmm = vmm::choose(settings)?;
+    let platform = vmm.driver.platform();
+    tracing::info!(vmm = platform.driver, version = platform.version, acceleration = ?platform.acceleration, because = vmm.because, "driver");
     let network = Network::start(network_config(&config)?).await?;
     let host_config = HostConfig {
         run_directory: config.data.join("run"),
         first_user_id: settings.first_user_id,
         group_id: settings.group_id,
-        writable_memory_files,
+        writable_memory_files: vmm.writable_memory_files,
         base: base_image(&config.base(), settings.group_id)?,
         cgroup: settings.network.prefix.clone(),
     };
-    let host = Host::new(Arc::new(driver), network.clone(), host_config)?;
+    let host = Host::new(vmm.driver, network.clone(), host_config)?;
     let pool = Pool::new(
         host.clone(),
         PoolConfig {
@@ -238,6 +236,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     );
     let mut registry = Registry::default();
     metrics.register(&mut registry);
+    vmm::register(host.driver().platform(), &mut registry);
     if let Some(renewer) = renewer {
         renewer.register(&mut registry);
         tokio::spawn(renewer.run(stop.clone()));
@@ -291,22 +290,6 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     }
 }
 
-/// The driver, with KVM where it passes the probe.
-fn find_driver(config: &Config) -> anyhow::Result<Qemu> {
-    let acceleration = match config.settings.acceleration {
-        AccelerationChoice::Kvm => Acceleration::Kvm,
-        AccelerationChoice::Tcg => Acceleration::Tcg,
-        AccelerationChoice::Auto => match kvm::probe(&std::env::current_exe()?) {
-            kvm::Usability::Usable => Acceleration::Kvm,
-            kvm::Usability::Unusable(cause) => {
-                tracing::info!(cause, "KVM cannot be used; guests run by translation");
-                Acceleration::Tcg
-            }
-        },
-    };
-    Ok(Qemu::find(&config.settings.qemu, acceleration)?)
-}
-
 fn base_versions(config: &Config) -> Vec<BaseVersion> {
     let versions = config.settings.base_versions.iter();
     versions
@@ -328,11 +311,12 @@ fn base_image(base: &Path, group: u32) -> anyhow::Result<BaseImage> {
     let kernel_release = std::fs::read_to_string(base.join("kernel-release")).with_context(missing)?;
     let image = BaseImage {
         kernel: base.join("vmlinuz"),
+        kernel_elf: base.join("vmlinux"),
         initramfs: base.join("initramfs.cpio"),
         kernel_release: kernel_release.trim().to_owned(),
     };
     disk::give(base, None, None, 0o711)?;
-    for file in [&image.kernel, &image.initramfs] {
+    for file in [&image.kernel, &image.kernel_elf, &image.initramfs] {
         disk::give(file, None, Some(group), 0o644).with_context(missing)?;
     }
     Ok(image)
@@ -399,5 +383,6 @@ fn network_config(config: &Config) -> anyhow::Result<NetworkConfig> {
             .map(|text| cidr(text))
             .collect::<anyhow::Result<_>>()?,
         uplinks: network.uplinks.clone(),
+        tap_group: Some(config.settings.group_id),
     })
 }

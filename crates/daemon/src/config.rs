@@ -44,6 +44,10 @@ pub(crate) struct Settings {
     pub account: String,
     /// Directory of kernel, initramfs, builder and container bases; `<data>/base` when absent.
     pub base: Option<PathBuf>,
+    /// `auto` takes Firecracker where it can run, else QEMU; `firecracker` and `qemu` insist.
+    pub vmm: VmmChoice,
+    /// Firecracker's program.
+    pub firecracker: PathBuf,
     /// QEMU's program.
     pub qemu: PathBuf,
     /// `auto` probes KVM; `kvm` and `tcg` insist.
@@ -150,6 +154,15 @@ pub(crate) struct BaseVersionSettings {
     pub version: String,
     /// `AVAILABLE`, `DEPRECATED`, `EXPIRING`, `EXPIRED` or `RECALLED`.
     pub status: ManagedMicrovmImageVersionStatus,
+}
+
+/// Which VMM is to run the guests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum VmmChoice {
+    Auto,
+    Firecracker,
+    Qemu,
 }
 
 /// How guest code is to be executed.
@@ -342,6 +355,8 @@ impl Default for Settings {
             region: "us-east-1".into(),
             account: "000000000001".into(),
             base: None,
+            vmm: VmmChoice::Auto,
+            firecracker: "firecracker".into(),
             qemu: "qemu-system-x86_64".into(),
             acceleration: AccelerationChoice::Auto,
             trusted_certificates: None,

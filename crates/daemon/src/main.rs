@@ -9,6 +9,7 @@
 //! | `acme` | the endpoints' certificate from a public authority |
 //! | `secrets` | keys made at the first start |
 //! | `client` | the files that clients read: how to reach and trust this daemon |
+//! | `vmm` | which VMM runs the guests |
 //! | `doctor` | every precondition, with cause and cure |
 #![forbid(unsafe_code)]
 
@@ -22,6 +23,7 @@ mod doctor;
 mod lock;
 mod roles;
 mod secrets;
+mod vmm;
 
 use std::{path::PathBuf, process::ExitCode};
 

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeSet, HashSet},
     fs, io,
-    os::unix::fs::MetadataExt,
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -13,7 +13,7 @@ use hearth_agent_protocol::GUEST_MAC;
 use hearth_network::{Egress, Network, Slot};
 use hearth_storage::{disk, durable};
 use hearth_vmm::{
-    Disk, Driver, Kernel, Machine, Memory, ProcessRecord, Vm,
+    Disk, Driver, Kernel, Link, Machine, Memory, ProcessRecord, Vm,
     jail::{Cgroups, Limits},
     process::Process,
 };
@@ -33,6 +33,8 @@ const LONGEST_BOOT: Duration = Duration::from_secs(300);
 pub struct BaseImage {
     /// Kernel image.
     pub kernel: PathBuf,
+    /// The same kernel, uncompressed.
+    pub kernel_elf: PathBuf,
     /// Initial file system with the agent.
     pub initramfs: PathBuf,
     /// `uname -r` of the kernel.
@@ -85,6 +87,28 @@ pub struct Restore {
 pub struct Idle {
     guest: Guest,
     snapshot: Snapshot,
+}
+
+/// A slot's tap, as a VMM sees it.
+#[derive(Debug)]
+struct SlotLink(Slot);
+
+impl Link for SlotLink {
+    fn open(&self) -> io::Result<OwnedFd> {
+        self.0.open_tap()
+    }
+
+    fn namespace(&self) -> PathBuf {
+        self.0.namespace_path()
+    }
+
+    fn name(&self) -> &'static str {
+        self.0.tap_name()
+    }
+
+    fn settle(&self) -> io::Result<()> {
+        self.0.settle_tap()
+    }
 }
 
 /// The guests of this node. Cheap to clone.
@@ -144,6 +168,7 @@ impl Host {
         disk::create(&memory, boot.shape.memory_bytes).map_err(GuestError::io("making guest memory"))?;
         let kernel = Kernel {
             image: self.inner.config.base.kernel.clone(),
+            elf: self.inner.config.base.kernel_elf.clone(),
             initramfs: self.inner.config.base.initramfs.clone(),
         };
         let mut disks = vec![root_disk(boot.directory)];
@@ -297,9 +322,6 @@ impl Host {
             Ok(())
         };
         files().map_err(GuestError::io("preparing a guest's files"))?;
-        let tap = slot
-            .open_tap()
-            .map_err(GuestError::io("opening the guest's tap"))?;
         let limits = limits(vcpus, &memory);
         let name = directory.file_name().unwrap_or_default().to_string_lossy();
         let cgroups = self
@@ -316,7 +338,7 @@ impl Host {
             vcpus,
             memory,
             disks,
-            tap,
+            link: Arc::new(SlotLink(slot.clone())),
             mac: GUEST_MAC,
             boot,
         };

@@ -148,7 +148,7 @@ async fn furnish(
         .await
         .during(|| "adding the default route".into())?;
 
-    tap::create().during(|| "making the tap (is the kernel module tun there?)".into())?;
+    tap::create(config.tap_group).during(|| "making the tap (is the kernel module tun there?)".into())?;
     let tap = index_of(TAP)?;
     up(
         &inside,

@@ -22,6 +22,8 @@ pub struct NetworkConfig {
     pub allow: Vec<(Ipv4Addr, u8)>,
     /// Interfaces towards the Internet; empty for those of the host's default routes.
     pub uplinks: Vec<String>,
+    /// Group that may attach to the guests' taps, beside root, from inside their namespaces.
+    pub tap_group: Option<u32>,
 }
 
 impl Default for NetworkConfig {
@@ -34,6 +36,7 @@ impl Default for NetworkConfig {
             state_directory: "/run/hearth/netns".into(),
             allow: Vec::new(),
             uplinks: Vec::new(),
+            tap_group: None,
         }
     }
 }

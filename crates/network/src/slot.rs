@@ -81,6 +81,16 @@ impl Slot {
         self.0.namespace.visit(&self.0.core.home, tap::open)
     }
 
+    /// The tap's name in the namespace.
+    pub fn tap_name(&self) -> &'static str {
+        tap::TAP
+    }
+
+    /// Lets the kernel finish bringing the link up, after somebody in the namespace opened the tap by its name.
+    pub fn settle_tap(&self) -> io::Result<()> {
+        self.0.namespace.visit(&self.0.core.home, tap::settle)
+    }
+
     /// Connects to the guest (or whatever is reachable from the namespace), with `TCP_NODELAY`. It waits as long as TCP
     /// does; put a time limit around it.
     pub async fn connect(&self, to: SocketAddrV4) -> io::Result<TcpStream> {

@@ -17,6 +17,7 @@ pub(crate) const TAP: &str = "tap0";
 mod ioctl {
     nix::ioctl_write_ptr!(tun_set_iff, b'T', 202, libc::c_int);
     nix::ioctl_write_int!(tun_set_persist, b'T', 203);
+    nix::ioctl_write_int!(tun_set_group, b'T', 206);
     nix::ioctl_readwrite_bad!(ethtool, libc::SIOCETHTOOL, libc::ifreq);
 }
 
@@ -44,7 +45,7 @@ pub(crate) fn open() -> io::Result<OwnedFd> {
 
 /// Lets the kernel finish bringing the link up. It does so in the background, and would drop what is sent before: a
 /// connection's first packet, say, which TCP repeats only after a second. Asking for the link's state has it done now.
-fn settle() -> io::Result<()> {
+pub(crate) fn settle() -> io::Result<()> {
     /// ETHTOOL_GLINK of linux/ethtool.h.
     const GET_LINK: u32 = 0x0a;
     let socket = socket(
@@ -62,9 +63,13 @@ fn settle() -> io::Result<()> {
     Ok(())
 }
 
-/// Makes [`TAP`] in the calling thread's namespace; it stays when nobody is attached.
-pub(crate) fn create() -> io::Result<()> {
+/// Makes [`TAP`] in the calling thread's namespace; it stays when nobody is attached. The group may attach to it by name.
+pub(crate) fn create(group: Option<u32>) -> io::Result<()> {
     let file = attach()?;
+    if let Some(group) = group {
+        // SAFETY: the descriptor is open and the argument is a plain number.
+        unsafe { ioctl::tun_set_group(file.as_raw_fd(), group.into()) }?;
+    }
     // SAFETY: the descriptor is open and the argument is a plain number.
     unsafe { ioctl::tun_set_persist(file.as_raw_fd(), 1) }?;
     Ok(())

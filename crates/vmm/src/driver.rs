@@ -1,7 +1,7 @@
 //! What every VMM must be able to do.
 
 use std::{
-    io,
+    fmt, io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
@@ -45,7 +45,8 @@ pub struct Memory {
     pub path: PathBuf,
     /// Size in bytes.
     pub bytes: u64,
-    /// `true` while an image is made: the guest writes the file. `false` for its clones: their writes stay private.
+    /// `true` while an image is made: the file holds the guest's memory once its device state was saved. `false` for its
+    /// clones: their writes stay private.
     pub shared: bool,
 }
 
@@ -63,10 +64,33 @@ pub struct Disk {
 /// What a cold boot starts.
 #[derive(Debug, Clone)]
 pub struct Kernel {
-    /// Kernel image.
+    /// Kernel image, as a boot loader takes it.
     pub image: PathBuf,
+    /// The same kernel uncompressed, an ELF file.
+    pub elf: PathBuf,
     /// Initial file system, with the agent.
     pub initramfs: PathBuf,
+}
+
+impl Kernel {
+    /// The part of the command line that is the same for every VMM. Free pages are zeroed when they are freed instead of
+    /// when they are taken, so that snapshots and deltas hold no dead data.
+    pub(crate) const COMMAND_LINE: &str = "console=ttyS0 quiet panic=1 init_on_free=1 init_on_alloc=0 random.trust_cpu=on nomodeset net.ifnames=0";
+}
+
+/// The guest's link to its network: a tap device in a network namespace of its own.
+pub trait Link: fmt::Debug + Send + Sync {
+    /// Opens the tap, for a VMM that takes it as a descriptor. One holder at a time.
+    fn open(&self) -> io::Result<OwnedFd>;
+
+    /// The namespace as a file, for a VMM that opens the tap itself.
+    fn namespace(&self) -> PathBuf;
+
+    /// The tap's name there.
+    fn name(&self) -> &'static str;
+
+    /// Has the kernel finish bringing the link up, after a VMM opened the tap itself: until then it drops what is sent.
+    fn settle(&self) -> io::Result<()>;
 }
 
 /// One VMM process to start.
@@ -88,8 +112,8 @@ pub struct Machine {
     pub memory: Memory,
     /// In the guest's order: root, scratch, then more.
     pub disks: Vec<Disk>,
-    /// The tap device, opened.
-    pub tap: OwnedFd,
+    /// The guest's link.
+    pub link: Arc<dyn Link>,
     /// The guest's MAC address.
     pub mac: [u8; 6],
     /// `Some`: a cold boot. `None`: waits for [`Vm::restore`].
@@ -106,6 +130,14 @@ pub enum VmmError {
         program: String,
         /// The system's error.
         source: io::Error,
+    },
+    /// The VMM's program cannot be used.
+    #[error("{program} cannot be used: {cause}")]
+    Unsupported {
+        /// The program.
+        program: String,
+        /// What is wrong, and what to do.
+        cause: String,
     },
     /// The VMM process ended; the text is the end of its log.
     #[error("the VMM process ended: {0}")]
@@ -201,7 +233,8 @@ pub trait Vm: Send + Sync + 'static {
     /// Whether the CPUs run.
     async fn execution(&self) -> Result<Execution, VmmError>;
 
-    /// Saves the device state of a paused guest to a new file at `to`, durably.
+    /// Saves the device state of a paused guest to a new file at `to`, durably. The memory file of a guest that was booted
+    /// is then complete, too.
     async fn save_device_state(&self, to: &Path) -> Result<(), VmmError>;
 
     /// Saves the pages a paused guest has written since it was restored from `base` to a new file at `to`, durably.

@@ -5,20 +5,25 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`driver`] | what every VMM must be able to do, and the shapes passed in |
+//! | [`firecracker`] | Firecracker by its API, with KVM |
 //! | [`qemu`] | QEMU by QMP, with KVM or TCG |
 //! | [`jail`] | what a VMM process may see, do and use |
 //! | [`memory`] | which pages a guest has written, the delta file, zero pages |
 //! | [`log`] | the words of a VMM process and its guest's console, bounded |
 //! | [`process`] | a VMM process that outlives the daemon: found again, watched, ended |
 //! | [`kvm`] | is `/dev/kvm` usable, or only there? |
+//! | [`cpu`] | what a guest under KVM sees of the host's processor |
 
+pub mod cpu;
 pub mod driver;
+pub mod firecracker;
 pub mod jail;
 pub mod kvm;
 pub mod log;
 pub mod memory;
 pub mod process;
+mod program;
 pub mod qemu;
 
-pub use driver::{Acceleration, Disk, Driver, Kernel, Machine, Memory, Platform, Vm, VmmError};
+pub use driver::{Acceleration, Disk, Driver, Kernel, Link, Machine, Memory, Platform, Vm, VmmError};
 pub use process::ProcessRecord;

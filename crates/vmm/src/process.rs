@@ -1,10 +1,23 @@
 //! A VMM process that outlives the daemon: named by pid and start time, watched by a pidfd.
 
-use std::{io, os::fd::OwnedFd, sync::Arc};
+use std::{
+    fs::File,
+    io::{self, Read, Seek, SeekFrom},
+    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use nix::sys::{signal::Signal, wait};
 use serde::{Deserialize, Serialize};
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    net::UnixStream,
+};
+
+/// Longest device state that is taken over from a VMM process; ours are under 200 KB.
+const MAX_DEVICE_STATE_BYTES: u64 = 64 << 20;
 
 /// A process, told apart from a later one with the same pid by its start time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,6 +121,60 @@ fn pidfd_send_signal(pidfd: &OwnedFd, signal: Signal) {
             0,
         );
     }
+}
+
+/// The last 4 KiB of a log that a VMM process may have put something else in the place of, as text.
+pub(crate) fn read_tail(path: &Path) -> String {
+    let read = || -> io::Result<String> {
+        let mut file = File::options()
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(path)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(4096)))?;
+        let mut tail = Vec::new();
+        file.take(4096).read_to_end(&mut tail)?;
+        Ok(String::from_utf8_lossy(&tail).trim().to_owned())
+    };
+    read().unwrap_or_default()
+}
+
+/// The socket appears some milliseconds after the process; it is there long before half a minute on any machine.
+pub(crate) async fn connect_when_there(socket: &Path) -> io::Result<UnixStream> {
+    let mut left = 6000;
+    loop {
+        match UnixStream::connect(socket).await {
+            Err(error)
+                if left > 0
+                    && matches!(
+                        error.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                    ) =>
+            {
+                left -= 1;
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Copies a file that the VMM process wrote (and may still tamper with) into a place of our own, durably.
+pub(crate) fn take_over(own: &Path, to: &Path) -> io::Result<()> {
+    let from = File::options()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(own)?;
+    if !from.metadata()?.is_file() {
+        return Err(io::Error::other("the VMM's device state is no regular file"));
+    }
+    let mut file = File::create_new(to)?;
+    let copied = io::copy(&mut from.take(MAX_DEVICE_STATE_BYTES + 1), &mut file)?;
+    if copied > MAX_DEVICE_STATE_BYTES {
+        return Err(io::Error::other("the VMM's device state is too large"));
+    }
+    file.sync_all()?;
+    std::fs::remove_file(own)
 }
 
 #[cfg(test)]

@@ -4,10 +4,19 @@ use std::{
     process::Command,
 };
 
-use hearth_vmm::{Acceleration, Driver, jail::Cgroups, kvm, qemu::Qemu};
+use hearth_vmm::{
+    Acceleration, Driver,
+    firecracker::{self, Firecracker},
+    jail::Cgroups,
+    kvm,
+    qemu::Qemu,
+};
 
 use super::Finding;
-use crate::config::{Config, cidr};
+use crate::{
+    config::{Config, VmmChoice, cidr},
+    vmm,
+};
 
 /// Room that images and snapshots soon need.
 const WANTED_DISK_BYTES: u64 = 20 << 30;
@@ -22,7 +31,9 @@ pub(super) fn all(config: &Config) -> Vec<Finding> {
         permissions(),
         kernel(),
         virtualization(),
+        firecracker(config),
         qemu(config),
+        vmm(config),
         tool("nftables", "nft", "--version", "nftables"),
         tool("mkfs", "mkfs.ext4", "-V", "e2fsprogs"),
         device("tap", "/dev/net/tun", "modprobe tun"),
@@ -92,6 +103,42 @@ fn virtualization() -> Finding {
     }
 }
 
+fn firecracker(config: &Config) -> Finding {
+    let cure = format!(
+        "for production, put the program of a release of firecracker-microvm ({}) into the path, or name it in `firecracker`",
+        firecracker::SUPPORTED
+    );
+    match Firecracker::find(&config.settings.firecracker) {
+        Ok(found) => Finding::good("firecracker", format!("Firecracker {}", found.platform().version)),
+        Err(error) if config.settings.vmm == VmmChoice::Firecracker => {
+            Finding::bad("firecracker", error.to_string(), cure)
+        }
+        Err(error) => Finding::note("firecracker", error.to_string(), cure),
+    }
+}
+
+/// The VMM that guests run on.
+fn vmm(config: &Config) -> Finding {
+    match vmm::choose(&config.settings) {
+        Ok(chosen) => {
+            let platform = chosen.driver.platform();
+            let because = match chosen.because.as_str() {
+                "" => String::new(),
+                because => format!(" ({because})"),
+            };
+            let how = vmm::acceleration_name(platform);
+            Finding::good(
+                "vmm",
+                format!(
+                    "guests run on {} {} with {how}{because}",
+                    platform.driver, platform.version
+                ),
+            )
+        }
+        Err(error) => Finding::bad("vmm", format!("{error:#}"), "see the lines above"),
+    }
+}
+
 fn qemu(config: &Config) -> Finding {
     match Qemu::find(&config.settings.qemu, Acceleration::Tcg) {
         Ok(qemu) if !qemu.maps_read_only_memory() => Finding::note(
@@ -103,6 +150,9 @@ fn qemu(config: &Config) -> Finding {
             "QEMU 9 or newer maps it read-only (Debian 13 has it)",
         ),
         Ok(qemu) => Finding::good("qemu", format!("QEMU {}", qemu.platform().version)),
+        Err(error) if config.settings.vmm == VmmChoice::Firecracker => {
+            Finding::note("qemu", error.to_string(), "")
+        }
         Err(error) => Finding::bad("qemu", error.to_string(), "apt-get install qemu-system-x86"),
     }
 }
@@ -182,6 +232,7 @@ fn base(config: &Config) -> Finding {
     let base = config.base();
     let missing = [
         "vmlinuz",
+        "vmlinux",
         "initramfs.cpio",
         "kernel-release",
         "builder.erofs",

@@ -25,7 +25,7 @@ const DATA_CHECKED_SINCE: u32 = 2;
 const MAGIC: [u8; 8] = *b"hearthDL";
 const ZERO_BIT: u64 = 1 << 63;
 /// Pages copied at a time.
-const BATCH_PAGES: u64 = 256;
+pub(super) const BATCH_PAGES: u64 = 256;
 
 /// What a delta holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,7 +137,7 @@ fn data_start(runs: u64) -> u64 {
     PAGE_BYTES as u64 + (runs * 16).next_multiple_of(PAGE_BYTES as u64)
 }
 
-fn batches(run: PageRun) -> impl Iterator<Item = (u64, u64)> {
+pub(super) fn batches(run: PageRun) -> impl Iterator<Item = (u64, u64)> {
     (0..run.count.div_ceil(BATCH_PAGES)).map(move |batch| {
         let first = run.first + batch * BATCH_PAGES;
         (first, BATCH_PAGES.min(run.first + run.count - first))

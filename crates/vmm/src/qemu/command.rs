@@ -2,9 +2,9 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
-use super::{Qemu, runtime};
+use super::{CPU, Qemu, runtime};
 use crate::{
-    driver::{Acceleration, Disk, Machine},
+    driver::{Acceleration, Disk, Kernel, Machine},
     jail::{Bind, Device, JailSpec, NetworkOf},
 };
 
@@ -97,7 +97,7 @@ fn arguments(qemu: &Qemu, machine: &Machine) -> Vec<OsString> {
         "{},memory-backend=memory,usb=off,vmport=off,smm=off,sata=off,smbus=off,i8042=off,dump-guest-core=off,mem-merge=off",
         qemu.platform.machine
     ));
-    arguments.pair("-cpu", qemu.platform.cpu.clone());
+    arguments.pair("-cpu", CPU);
     match qemu.platform.acceleration {
         Acceleration::Kvm => arguments.pair("-accel", "kvm"),
         Acceleration::Tcg => arguments.pair("-accel", format!("tcg,tb-size={TRANSLATION_CACHE_MIB}")),
@@ -190,10 +190,9 @@ fn protocol_node(index: usize, disk: &Disk) -> String {
     }
 }
 
-/// The guest kernel's command line. Free pages are zeroed when they are freed instead of when they are taken, so that
-/// snapshots and deltas hold no dead data.
+/// The guest kernel's command line.
 fn kernel_command_line(acceleration: Acceleration) -> String {
-    let common = "console=ttyS0 quiet panic=1 init_on_free=1 init_on_alloc=0 random.trust_cpu=on nomodeset net.ifnames=0";
+    let common = Kernel::COMMAND_LINE;
     match acceleration {
         Acceleration::Kvm => common.into(),
         // The host's speculation is not the guest's under translation; a real-time TSC is not there to calibrate.

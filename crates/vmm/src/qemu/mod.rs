@@ -18,6 +18,7 @@ use async_trait::async_trait;
 
 use self::runtime::Runtime;
 use crate::{
+    cpu,
     driver::{Acceleration, Driver, Machine, Platform, Vm, VmmError},
     process::{Process, ProcessRecord},
 };
@@ -58,7 +59,15 @@ impl Qemu {
             version: format!("{}.{}", version.0, version.1),
             acceleration,
             machine: MACHINE.into(),
-            cpu: CPU.into(),
+            cpu: match acceleration {
+                // What the processor does not have, the guest does not get.
+                Acceleration::Kvm => {
+                    let host =
+                        cpu::fingerprint().map_err(VmmError::io("reading this machine's processor"))?;
+                    format!("{CPU} on {host}")
+                }
+                Acceleration::Tcg => CPU.into(),
+            },
         };
         let (program, runtime) = Runtime::find(program).map_err(|source| VmmError::Start {
             program: program.display().to_string(),

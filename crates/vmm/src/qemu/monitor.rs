@@ -1,6 +1,6 @@
 //! QMP: one connection to one QEMU process.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc};
 
 use futures::StreamExt;
 use qapi::{
@@ -14,7 +14,7 @@ use tokio::{
     sync::watch,
 };
 
-use crate::driver::VmmError;
+use crate::{driver::VmmError, process::connect_when_there};
 
 /// Commands and the one event that matters: the guest runs.
 pub(super) struct Monitor {
@@ -75,26 +75,6 @@ impl Monitor {
     /// Waits until the guest was seen to run after the mark. `false` when the connection ended instead.
     pub(super) async fn resumed_since(&self, mark: u64) -> bool {
         self.resumed.clone().wait_for(|count| *count > mark).await.is_ok()
-    }
-}
-
-/// The socket appears some milliseconds after the process; it is there long before half a minute on any machine.
-async fn connect_when_there(socket: &Path) -> std::io::Result<UnixStream> {
-    let mut left = 6000;
-    loop {
-        match UnixStream::connect(socket).await {
-            Err(error)
-                if left > 0
-                    && matches!(
-                        error.kind(),
-                        std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused
-                    ) =>
-            {
-                left -= 1;
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-            result => return result,
-        }
     }
 }
 

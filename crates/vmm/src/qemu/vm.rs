@@ -1,9 +1,8 @@
 //! One QEMU process.
 
 use std::{
-    fs::File,
-    io::{self, Read, Write},
-    os::{fd::OwnedFd, unix::fs::OpenOptionsExt, unix::net::UnixStream},
+    io::{self, Write},
+    os::{fd::OwnedFd, unix::net::UnixStream},
     path::{Path, PathBuf},
     sync::Mutex,
 };
@@ -20,11 +19,9 @@ use crate::{
     jail::{self, launch},
     log::Log,
     memory::{DeltaReader, DeltaSummary, GuestSpace, save_delta},
-    process::{Process, ProcessRecord},
+    process::{Process, ProcessRecord, take_over},
 };
 
-/// Longest device state that is taken over from a VMM process; ours are under 200 KB.
-const MAX_DEVICE_STATE_BYTES: u64 = 64 << 20;
 /// What the process writes its device state to, in its own directory.
 const STATE_FILE: &str = "device-state";
 
@@ -41,9 +38,13 @@ pub(super) struct QemuVm {
 impl QemuVm {
     pub(super) async fn start(qemu: &Qemu, machine: Machine) -> Result<QemuVm, VmmError> {
         let (ours, theirs) = UnixStream::pair().map_err(VmmError::io("making a socket pair"))?;
+        let tap = machine
+            .link
+            .open()
+            .map_err(VmmError::io("opening the guest's tap"))?;
         let spec = command::jail(qemu, &machine);
         let log = Log::new().map_err(VmmError::io("making the VMM's log"))?;
-        let process = launch(spec, vec![machine.tap, OwnedFd::from(theirs)], &log).await?;
+        let process = launch(spec, vec![tap, OwnedFd::from(theirs)], &log).await?;
         let ended = || VmmError::Ended(log.tail());
         let socket = machine.directory.join(command::CONTROL_SOCKET);
         let monitor = tokio::select! {
@@ -202,22 +203,4 @@ impl Vm for QemuVm {
     async fn kill(&self) {
         self.process.kill().await;
     }
-}
-
-/// Copies a file that the VMM process wrote (and may still tamper with) into a place of our own, durably.
-fn take_over(own: &Path, to: &Path) -> io::Result<()> {
-    let from = File::options()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(own)?;
-    if !from.metadata()?.is_file() {
-        return Err(io::Error::other("the VMM's device state is no regular file"));
-    }
-    let mut file = File::create_new(to)?;
-    let copied = io::copy(&mut from.take(MAX_DEVICE_STATE_BYTES + 1), &mut file)?;
-    if copied > MAX_DEVICE_STATE_BYTES {
-        return Err(io::Error::other("the VMM's device state is too large"));
-    }
-    file.sync_all()?;
-    std::fs::remove_file(own)
 }
