@@ -10,7 +10,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test bench build prepare up check unit-tests builder-tests vm-tests fuzz bench-gateway clean
+.PHONY: demo test bench build prepare up check unit-tests builder-tests vm-tests kvm-host fuzz bench-gateway clean
 
 FUZZ_SECONDS ?= 900
 HEARTH_DATA ?= /var/lib/hearth
@@ -77,6 +77,10 @@ builder-tests: prepare
 
 vm-tests: build prepare $(VENV)/.ready $(NODE)/.ready
 	$(VENV)/bin/python -m pytest tests -q -n 2 --dist loadfile
+
+# The nested test host: a machine with KVM on any machine (tests/kvm-host/README.md).
+kvm-host: prepare $(VENV)/.ready
+	tests/kvm-host/prepare target/kvm-host $(BASE) $(VENV)/bin/python
 
 bench: build prepare $(VENV)/.ready
 	bench/run
