@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io,
+    io::{self, Read, Seek, SeekFrom},
     os::unix::fs::{MetadataExt, PermissionsExt, chown},
     path::Path,
     process::Command,
@@ -82,18 +82,31 @@ fn copy_extent(from: &File, to: &File, start: i64, end: i64) -> io::Result<()> {
     let (mut read_at, mut write_at) = (start, start);
     while read_at < end {
         let left = (end - read_at) as usize;
-        match copy_file_range(from, Some(&mut read_at), to, Some(&mut write_at), left)? {
-            0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
-            _copied => {}
+        match copy_file_range(from, Some(&mut read_at), to, Some(&mut write_at), left) {
+            Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+            Ok(_copied) => {}
+            Err(Errno::EXDEV) => return copy_bytes(from, to, read_at, end),
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(())
 }
 
+/// Between file systems of different kinds, which the kernel does not copy between.
+fn copy_bytes(mut from: &File, mut to: &File, start: i64, end: i64) -> io::Result<()> {
+    from.seek(SeekFrom::Start(start as u64))?;
+    to.seek(SeekFrom::Start(start as u64))?;
+    let bytes = (end - start) as u64;
+    match io::copy(&mut from.take(bytes), &mut to)? {
+        copied if copied == bytes => Ok(()),
+        _ => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+    }
+}
+
 /// Another name for a disk that nobody writes; a copy where the name lies on another file system.
 pub fn link(from: &Path, to: &Path) -> io::Result<()> {
     match fs::hard_link(from, to) {
-        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => fs::copy(from, to).map(drop),
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => clone(from, to),
         result => result,
     }
 }
@@ -130,6 +143,25 @@ mod tests {
         copy.read_exact_at(&mut page, 5 << 20).expect("read");
         assert_eq!(page, [7; 4096]);
         assert!(allocated_bytes(&to).expect("measured") <= 64 << 10);
+    }
+
+    #[test]
+    fn a_clone_or_link_on_another_file_system_is_a_copy() {
+        let directory = tempfile::tempdir().expect("temp dir");
+        let memory = tempfile::tempdir_in("/dev/shm").expect("temp dir");
+        let from = directory.path().join("from");
+        let disk = create(&from, 1 << 30).expect("made");
+        let content = [[7; 4096], [8; 4096]].concat();
+        disk.write_all_at(&content, 5 << 20).expect("written");
+        for (name, copy) in [("clone", clone as fn(&Path, &Path) -> _), ("link", link)] {
+            let to = memory.path().join(name);
+            copy(&from, &to).expect("copied");
+            let copy = File::open(&to).expect("there");
+            assert_eq!(copy.metadata().expect("there").len(), 1 << 30);
+            let mut seen = vec![0; content.len()];
+            copy.read_exact_at(&mut seen, 5 << 20).expect("read");
+            assert!(seen == content, "{name}");
+        }
     }
 
     #[test]
