@@ -2,6 +2,7 @@
 #
 #   make demo [KEEP=1]   the main job, on this machine, for real
 #   make test            every check and every test
+#   make test-kvm        tests on a real KVM, in a nested host
 #   make bench           launch, suspend and resume beside a bare restore, on this machine
 #   make build           the release binaries
 #   make prepare         what guests boot from (kernel, initramfs, builder, container bases)
@@ -10,11 +11,13 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test bench build prepare up check unit-tests builder-tests vm-tests endurance fuzz bench-gateway clean
+.PHONY: demo test bench build prepare up check unit-tests builder-tests vm-tests endurance kvm-host test-kvm test-kvm-core fuzz \
+	bench-gateway clean
 
 FUZZ_SECONDS ?= 900
 CYCLES ?= 200
 LAUNCHES ?= 1000
+KVM_VMMS ?= qemu-kvm firecracker
 HEARTH_DATA ?= /var/lib/hearth
 BASE := $(HEARTH_DATA)/base
 TARGET := x86_64-unknown-linux-gnu
@@ -84,6 +87,18 @@ vm-tests: build prepare $(VENV)/.ready $(NODE)/.ready
 # 200 suspends of one MicroVM and 1,000 launches from one snapshot; `make test` does a few.
 endurance: build prepare $(VENV)/.ready
 	HEARTH_CYCLES=$(CYCLES) HEARTH_LAUNCHES=$(LAUNCHES) $(VENV)/bin/python -m pytest tests/test_endurance.py -q
+
+# The nested test host: a machine with KVM on any machine (tests/kvm-host/README.md).
+kvm-host: prepare $(VENV)/.ready
+	tests/kvm-host/prepare target/kvm-host $(BASE) $(VENV)/bin/python
+
+# The main job with each VMM on KVM, and what a VMM's jail looks like there.
+test-kvm: kvm-host
+	tests/kvm-host/run tests/kvm-host/suite "$(KVM_VMMS)" tests/test_microvms.py tests/test_jail.py tests/test_damage.py
+
+# Of it what fits into ten minutes.
+test-kvm-core: kvm-host
+	tests/kvm-host/run tests/kvm-host/suite "$(KVM_VMMS)" tests/test_microvms.py -k "two_microvms or kernel_of_its_own or hooks or costs_its_delta"
 
 bench: build prepare $(VENV)/.ready
 	bench/run

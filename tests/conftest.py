@@ -22,6 +22,14 @@ BASE = pathlib.Path(os.environ.get("HEARTH_DATA", "/var/lib/hearth")) / "base"
 OUTSIDE = Outside(NUMBER)
 
 
+# Settings of the VMM that is to run the guests, by its name; the daemon's own choice otherwise.
+VMM = {
+    None: "",
+    "qemu-kvm": 'acceleration = "kvm"',
+    "firecracker": 'vmm = "firecracker"',
+}[os.environ.get("HEARTH_TEST_VMM")]
+
+
 def settings():
     """The test daemon's hearthd.toml."""
     return f"""
@@ -30,6 +38,7 @@ endpoint_listen = "127.0.0.1:{9443 + NUMBER}"
 base = "{BASE}"
 qemu = "{os.environ.get('HEARTH_TEST_QEMU', 'qemu-system-x86_64')}"
 first_user_id = {3000000 + 100000 * NUMBER}
+{VMM}
 listen_timeout_seconds = 5
 admin_listen = "127.0.0.1:{9820 + NUMBER}"
 

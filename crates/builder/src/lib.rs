@@ -301,7 +301,7 @@ impl Builder {
     /// Boots a builder from scratch in a directory of its own and starts its (idle) application.
     async fn boot(&self, boot: &Boot<'_>) -> Result<hearth_guest::Guest, BuildError> {
         disk::give(boot.directory, None, None, 0o711)?;
-        std::fs::hard_link(&self.inner.config.root_disk, snapshot::root_path(boot.directory))?;
+        disk::link(&self.inner.config.root_disk, &snapshot::root_path(boot.directory))?;
         disk::create_ext4(&snapshot::scratch_path(boot.directory), SCRATCH_BYTES)?;
         let guest = self.inner.host.boot(boot).await?;
         let application = hearth_agent_protocol::Application {

@@ -17,6 +17,9 @@ pub(super) const CONTROL_SOCKET: &str = "qmp.sock";
 /// Upper bound of TCG's translation cache in MiB; QEMU's own default grows with guest memory.
 const TRANSLATION_CACHE_MIB: u32 = 128;
 
+/// Where guest memory may begin in the process: at a large page, so that a memory file in large pages is mapped by them.
+const MEMORY_ALIGNMENT: &str = "2M";
+
 /// Guest memory in the jail.
 const MEMORY: &str = "/memory";
 const KERNEL: &str = "/kernel";
@@ -166,7 +169,7 @@ fn arguments(qemu: &Qemu, machine: &Machine) -> Vec<OsString> {
 fn memory_backend(qemu: &Qemu, machine: &Machine) -> String {
     let memory = &machine.memory;
     let mut backend = format!(
-        "memory-backend-file,id=memory,prealloc=off,reserve=off,mem-path={MEMORY},size={}B,share={}",
+        "memory-backend-file,id=memory,prealloc=off,reserve=off,align={MEMORY_ALIGNMENT},mem-path={MEMORY},size={}B,share={}",
         memory.bytes,
         on_off(memory.shared)
     );
