@@ -12,8 +12,8 @@ use serde_json::Value;
 
 use super::command;
 use crate::{
-    log::Log,
     driver::VmmError,
+    log::Log,
     process::{Process, connect_when_there, read_tail},
 };
 
@@ -169,6 +169,7 @@ mod tests {
         let listener = UnixListener::bind(directory.path().join(command::API_SOCKET)).expect("bound");
         let record = ProcessRecord::of(std::process::id() as i32).expect("alive");
         let api = Api {
+            words: Log::new().expect("a log"),
             directory: directory.path().to_owned(),
             process: Process::watch(record).expect("pidfd").expect("alive"),
         };
@@ -224,6 +225,7 @@ mod tests {
             .expect("sleep starts");
         let record = ProcessRecord::of(child.id().expect("alive") as i32).expect("alive");
         let api = Api {
+            words: Log::new().expect("a log"),
             directory: directory.path().to_owned(),
             process: Process::watch(record).expect("pidfd").expect("alive"),
         };
