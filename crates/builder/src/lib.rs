@@ -223,7 +223,7 @@ impl Builder {
         let file = std::fs::File::options().write(true).open(image)?;
         file.set_len(bytes)?;
         file.sync_all()?;
-        std::fs::rename(image, build.root_disk)?;
+        disk::rename(image, build.root_disk)?;
         Ok(())
     }
 

@@ -96,6 +96,18 @@ pub fn link(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
+/// Gives a disk another name; on another file system it is copied.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+            clone(from, to)?;
+            File::open(to)?.sync_all()?;
+            fs::remove_file(from)
+        }
+        result => result,
+    }
+}
+
 /// Bytes that the file takes on disk.
 pub fn allocated_bytes(path: &Path) -> io::Result<u64> {
     Ok(fs::metadata(path)?.blocks() * 512)
