@@ -2,7 +2,8 @@
 #
 #   make demo [KEEP=1]   the main job, on this machine, for real
 #   make test            every check and every test
-#   make test-kvm        tests on a real KVM, in a nested host
+#   make test-kvm        the main job with Firecracker and with QEMU on KVM, in a nested host, on any machine
+#   make endurance       200 suspends of one MicroVM, 1,000 launches from one snapshot
 #   make bench           launch, suspend and resume beside a bare restore, on this machine
 #   make build           the release binaries
 #   make prepare         what guests boot from (kernel, initramfs, builder, container bases)
