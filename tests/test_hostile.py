@@ -261,8 +261,9 @@ def test_connections_of_one_guest_do_not_fill_the_hosts_table(victim, outside):
     silent = outside.address.rsplit(".", 1)[0] + "." + str(int(outside.address.rsplit(".", 1)[1]) + 1)
     count = pathlib.Path("/proc/sys/net/netfilter/nf_conntrack_count")
     before = int(count.read_text())
-    do(victim, f"send(syns('{silent}', range(20000, 25000), range(10000, 15000)))")
-    assert 3900 < int(count.read_text()) - before < 4300, "4,096 are allowed"
+    do(victim, f"send(syns('{silent}', range(20000, 30000), range(10000, 20000)))")
+    # The host's other connections come and go meanwhile.
+    assert 3000 < int(count.read_text()) - before < 6000, "4,096 of 10,000 are allowed"
 
 
 ADDRESSES_TO_CLAIM = {
