@@ -93,7 +93,11 @@ impl Service {
         let others = std::fs::read_dir(directory).into_iter().flatten().flatten();
         let others = others
             .map(|entry| entry.file_name().to_string_lossy().into_owned())
-            .filter(|name| *name == version.version || name.starts_with(&own));
+            // Not one that is being made or removed.
+            .filter(|name| {
+                let id = name.strip_prefix(&own);
+                *name == version.version || id.is_some_and(|id| !id.contains('.'))
+            });
         let (mut dated, mut unusable) = (None, None);
         for name in std::iter::once(version.snapshot().to_owned()).chain(others) {
             let directory = self.node().snapshot_directory(&version.image_id, &name);
