@@ -1,13 +1,11 @@
 //! The jail, the command line and the configuration of one Firecracker process.
 
-use std::path::PathBuf;
-
 use serde_json::{Value, json};
 
 use super::Firecracker;
 use crate::{
     driver::{Disk, Kernel, Machine, VmmError},
-    jail::{Bind, Device, JailSpec, NetworkOf},
+    jail::{Bind, Device, JailSpec, NetworkOf, bind_disks, disk_place},
 };
 
 /// Name of the API's socket in the process's directory.
@@ -43,11 +41,6 @@ pub(super) fn landmark() -> (u64, Vec<u8>) {
     (COMMAND_LINE_ADDRESS, command_line().into_bytes())
 }
 
-/// A disk's place in the jail.
-pub(super) fn disk_place(index: usize) -> PathBuf {
-    PathBuf::from(format!("/disks/{index}"))
-}
-
 /// The jail with everything that the machine needs, and no more.
 pub(super) fn jail(firecracker: &Firecracker, machine: &Machine) -> JailSpec {
     let mut binds = firecracker.files.to_vec();
@@ -59,17 +52,7 @@ pub(super) fn jail(firecracker: &Firecracker, machine: &Machine) -> JailSpec {
         binds.push(Bind::read_only(&kernel.elf, KERNEL));
         binds.push(Bind::read_only(&kernel.initramfs, INITRAMFS));
     }
-    let mut places = Vec::new();
-    for (index, disk) in machine.disks.iter().enumerate() {
-        match &disk.path {
-            Some(path) => binds.push(Bind {
-                from: path.clone(),
-                to: disk_place(index),
-                writable: !disk.read_only,
-            }),
-            None => places.push(disk_place(index)),
-        }
-    }
+    let places = bind_disks(&machine.disks, &mut binds);
     let device = |path: &str, number| Device {
         path: path.into(),
         number,

@@ -11,15 +11,10 @@ use std::{
 use async_trait::async_trait;
 use serde_json::json;
 
-use super::{
-    Firecracker,
-    api::Api,
-    command::{self, disk_place},
-    opening::Opening,
-};
+use super::{Firecracker, api::Api, command, opening::Opening};
 use crate::{
     driver::{Disk, Execution, Link, Machine, Memory, Vm, VmmError},
-    jail::{self, launch},
+    jail::{self, disk_place, launch},
     log::Log,
     memory::{DeltaReader, DeltaSummary, GuestSpace, save_delta, save_image},
     process::{Process, ProcessRecord, take_over},

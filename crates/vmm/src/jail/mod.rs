@@ -28,6 +28,7 @@ pub use cgroups::{Cgroups, Limits};
 pub use enter::enter;
 pub(crate) use launch::launch;
 pub use spec::{Bind, Device, JailSpec, NetworkOf};
+pub(crate) use spec::{bind_disks, disk_place};
 
 /// The launcher's hidden command.
 pub const COMMAND: &str = "jail";

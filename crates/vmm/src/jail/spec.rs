@@ -2,6 +2,8 @@ use std::{ffi::OsString, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::driver::Disk;
+
 /// A file of the host that the jail holds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Bind {
@@ -22,6 +24,27 @@ impl Bind {
             writable: false,
         }
     }
+}
+
+/// A disk's place in the jail.
+pub(crate) fn disk_place(index: usize) -> PathBuf {
+    PathBuf::from(format!("/disks/{index}"))
+}
+
+/// Binds the disks that have a file; returns the places of the others.
+pub(crate) fn bind_disks(disks: &[Disk], binds: &mut Vec<Bind>) -> Vec<PathBuf> {
+    let mut places = Vec::new();
+    for (index, disk) in disks.iter().enumerate() {
+        match &disk.path {
+            Some(path) => binds.push(Bind {
+                from: path.clone(),
+                to: disk_place(index),
+                writable: !disk.read_only,
+            }),
+            None => places.push(disk_place(index)),
+        }
+    }
+    places
 }
 
 /// A character device of the VMM's own in the jail.

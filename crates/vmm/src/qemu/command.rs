@@ -1,11 +1,11 @@
 //! The command line of one QEMU process.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::ffi::OsString;
 
 use super::{CPU, Qemu, runtime};
 use crate::{
     driver::{Acceleration, Disk, Kernel, Machine},
-    jail::{Bind, Device, JailSpec, NetworkOf},
+    jail::{Bind, Device, JailSpec, NetworkOf, bind_disks, disk_place},
 };
 
 /// Descriptor of the tap device in the child.
@@ -27,11 +27,6 @@ const INITRAMFS: &str = "/initramfs";
 /// Of what a paused guest's device state is written to.
 const LARGEST_OWN_FILE: u64 = 64 << 20;
 
-/// A disk's place in the jail.
-pub(super) fn disk_place(index: usize) -> PathBuf {
-    PathBuf::from(format!("/disks/{index}"))
-}
-
 /// The jail with everything that the machine needs, and no more.
 pub(super) fn jail(qemu: &Qemu, machine: &Machine) -> JailSpec {
     let mut binds = qemu.runtime.files.clone();
@@ -45,17 +40,7 @@ pub(super) fn jail(qemu: &Qemu, machine: &Machine) -> JailSpec {
         binds.push(Bind::read_only(&kernel.image, KERNEL));
         binds.push(Bind::read_only(&kernel.initramfs, INITRAMFS));
     }
-    let mut places = Vec::new();
-    for (index, disk) in machine.disks.iter().enumerate() {
-        match &disk.path {
-            Some(path) => binds.push(Bind {
-                from: path.clone(),
-                to: disk_place(index),
-                writable: !disk.read_only,
-            }),
-            None => places.push(disk_place(index)),
-        }
-    }
+    let places = bind_disks(&machine.disks, &mut binds);
     let device = |path: &str, number| Device {
         path: path.into(),
         number,

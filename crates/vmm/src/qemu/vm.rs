@@ -91,7 +91,7 @@ impl Vm for QemuVm {
 
     async fn attach_disk(&self, index: usize, path: &Path) -> Result<(), VmmError> {
         let read_only = self.disks.get(index).is_some_and(|disk| disk.read_only);
-        let (file, place) = (format!("attached{index}"), command::disk_place(index));
+        let (file, place) = (format!("attached{index}"), jail::disk_place(index));
         jail::attach(&self.process, path, &place, !read_only).map_err(VmmError::io("attaching a disk"))?;
         self.monitor
             .execute(AddFileNode::new(file.clone(), &place, read_only))
