@@ -19,6 +19,8 @@ WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 NUMBER = 2 * int(os.environ.get("HEARTH_TEST_NUMBER", "0")) + WORKER
 DATA = pathlib.Path(os.environ.get("HEARTH_TEST_DATA", f"/var/tmp/hearth-test-{NUMBER}"))
 BASE = pathlib.Path(os.environ.get("HEARTH_DATA", "/var/lib/hearth")) / "base"
+# Where a build takes minutes, the data directory is kept here from one run to the next as soon as the interpreter is built.
+KEPT = os.environ.get("HEARTH_TEST_KEPT") and pathlib.Path(os.environ["HEARTH_TEST_KEPT"])
 OUTSIDE = Outside(NUMBER)
 
 
@@ -65,7 +67,7 @@ def hearth():
     """A running daemon with the interpreter image built."""
     daemon = Hearth(ROOT, DATA)
     OUTSIDE.make()
-    daemon.start_afresh(settings())
+    daemon.start_afresh(settings(), KEPT)
     yield daemon
     daemon.stop(everything=True)
     OUTSIDE.remove()
@@ -95,7 +97,10 @@ def outside(hearth):
 @pytest.fixture(scope="session")
 def image(hearth):
     """The code interpreter, all hooks enabled, 512 MiB tier."""
-    hearth.cli("image", "build", str(ROOT / "examples/code-interpreter"), "--name", "interpreter")
+    if not hearth.image_exists("interpreter"):
+        hearth.cli("image", "build", str(ROOT / "examples/code-interpreter"), "--name", "interpreter")
+        if KEPT:
+            hearth.keep(KEPT)
     return "interpreter"
 
 

@@ -38,6 +38,11 @@ def wait_for(what, condition, seconds=60, pause=0.05):
         time.sleep(pause)
 
 
+def copy(source, target):
+    """What a directory holds, into another one; holes stay holes."""
+    subprocess.run(["cp", "-a", "--sparse=always", f"{source}/.", target], check=True)
+
+
 # Settings of a daemon that refuses nobody for asking often or moving much.
 UNLIMITED = """
 [rates]
@@ -84,15 +89,28 @@ class Hearth:
         self.settings = json.loads((self.data / "client.json").read_text())
         self.clients = {}
 
-    def start_afresh(self, settings):
-        """Starts with these settings and nothing that an earlier daemon left here."""
+    def start_afresh(self, settings, kept=None):
+        """Starts with these settings and nothing that an earlier daemon left here; with what was kept instead, if it was."""
         self.stop_leftover()
         # The builder's own snapshot and bases cost a minute to make and hold no state of anybody's.
         for path in self.data.glob("*") if self.data.exists() else []:
             if path.name != "builder":
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         self.data.mkdir(parents=True, exist_ok=True)
+        if kept and kept.exists():
+            copy(kept, self.data)
         (self.data / "hearthd.toml").write_text(settings)
+        self.start()
+
+    def keep(self, kept):
+        """Keeps the data directory as it is now for a later `start_afresh`."""
+        self.stop()
+        making = kept.with_name(f"{kept.name}.making")
+        shutil.rmtree(making, ignore_errors=True)
+        making.mkdir(parents=True)
+        copy(self.data, making)
+        os.sync()
+        making.rename(kept)
         self.start()
 
     def admin(self, path):
