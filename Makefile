@@ -4,6 +4,7 @@
 #   make test            every check and every test
 #   make test-kvm        the main job with Firecracker and with QEMU on KVM, in a nested host, on any machine
 #   make endurance       200 suspends of one MicroVM, 1,000 launches from one snapshot
+#   make bench-kvm       launch, suspend and resume beside bare Firecracker, in the nested host
 #   make bench           launch, suspend and resume beside a bare restore, on this machine
 #   make build           the release binaries
 #   make prepare         what guests boot from (kernel, initramfs, builder, container bases)
@@ -13,7 +14,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .PHONY: demo test bench build prepare up check unit-tests builder-tests vm-tests endurance kvm-host test-kvm test-kvm-core fuzz \
-	bench-gateway clean
+	bench-gateway bench-kvm clean
 
 FUZZ_SECONDS ?= 900
 CYCLES ?= 200
@@ -103,6 +104,11 @@ test-kvm-core: kvm-host
 
 bench: build prepare $(VENV)/.ready
 	bench/run
+
+# Firecracker beside hearth, in the nested host. Writes bench/results/lifecycle-kvm.json.
+bench-kvm: kvm-host
+	tests/kvm-host/run tests/kvm-host/bench --rounds 10 --idle 1 10 30
+	cp target/kvm-host/out/lifecycle-kvm.json bench/results
 
 # Hostile tokens, subprotocols, ports and frames of the agent, an hour in all; `make test` looks at a few hundred of each.
 fuzz: target/tools/bin/cargo-fuzz

@@ -1,6 +1,6 @@
-"""A bare restore of a hearth snapshot: QEMU, started by a script, with nothing around it.
+"""A bare restore of a hearth snapshot: a VMM, started by a script, with nothing around it.
 
-The yardstick of `make bench`: the same files, the same QEMU command line, one process after the other, no service.
+The yardstick of `make bench` and `make bench-kvm`: the same files, the same VMM, one process after the other, no service.
 """
 
 import array
@@ -27,17 +27,11 @@ def sh(line, check=True):
 
 
 class Bare:
-    """Restores by hand, in one network namespace that is made once."""
+    """Restores by hand, in one network namespace that is made once. `snapshot` is a version's directory."""
 
-    def __init__(self, command_line, snapshot, work):
-        """`command_line` is that of a hearth process which waits for a guest of `snapshot`, a version's directory."""
+    def __init__(self, snapshot, work):
         self.snapshot, self.work = pathlib.Path(snapshot), pathlib.Path(work)
-        # What hearth's process finds in its jail, by its place on the host; the firmware is where QEMU looks for it anyway.
-        firmware = command_line.index("-L")
-        self.command_line = [
-            word.replace("mem-path=/memory,", f"mem-path={self.snapshot}/memory,").replace("filename=/disks/0", f"filename={self.snapshot}/root.erofs")
-            for word in command_line[:firmware] + command_line[firmware + 2:]
-        ]
+        self.clone = self.work / "scratch.img"
         self.work.mkdir(parents=True, exist_ok=True)
         sh(f"ip netns del {NAMESPACE}", check=False)
         for line in [
@@ -62,42 +56,56 @@ class Bare:
     def leave(self):
         setns(self.home)
 
-    def restore(self, scratch, suspended=None):
-        """Spawn → first 200, in seconds; `suspended` is the directory of a suspended MicroVM's state and delta."""
-        clone = self.work / "scratch.img"
+    def restore(self, scratch, suspended=None, then=lambda: None):
+        """Spawn → first 200, in seconds; `suspended` is the directory of a suspended MicroVM's state and delta. `then` runs
+        while the guest does."""
+        self.prepare(suspended)
         self.enter()
         process = None
         try:
             start = time.perf_counter()
-            subprocess.run(["cp", "--sparse=always", scratch, clone], check=True)
-            process = self.spawn(clone)
-            monitor = Monitor(self.work / "qmp.sock")
-            state = pathlib.Path(suspended or self.snapshot) / "device-state"
-            if suspended:
-                write_delta(process.pid, self.snapshot / "memory", pathlib.Path(suspended) / "delta")
-            monitor.command("migrate-incoming", uri="fd:4")
-            self.state_socket.sendall(state.read_bytes())
-            self.state_socket.close()
-            monitor.await_event("RESUME")
+            subprocess.run(["cp", "--sparse=always", scratch, self.clone], check=True)
+            process = self.spawn()
+            self.load(process, suspended)
             thaw()
             first_answer()
-            return time.perf_counter() - start
+            seconds = time.perf_counter() - start
+            then()
+            return seconds
         finally:
             if process:
                 process.kill()
                 process.wait()
             self.leave()
-            for path in (clone, self.work / "qmp.sock"):
-                path.unlink(missing_ok=True)
+            self.forget()
 
-    def spawn(self, scratch):
+
+class BareQemu(Bare):
+    """By QEMU, with the command line of a hearth process which waits for a guest of `snapshot`."""
+
+    def __init__(self, command_line, snapshot, work):
+        super().__init__(snapshot, work)
+        # What hearth's process finds in its jail, by its place on the host; the firmware is where QEMU looks for it anyway.
+        firmware = command_line.index("-L")
+        places = {
+            "mem-path=/memory,": f"mem-path={self.snapshot}/memory,",
+            "filename=/disks/0": f"filename={self.snapshot}/root.erofs",
+        }
+        self.command_line = [replaced(word, places) for word in command_line[:firmware] + command_line[firmware + 2:]]
+
+    def prepare(self, suspended):
+        pass
+
+    def forget(self):
+        for path in (self.clone, self.work / "qmp.sock"):
+            path.unlink(missing_ok=True)
+
+    def spawn(self):
         tap = open_tap(TAP)
         self.state_socket, theirs = socket.socketpair()
         # The scratch disk is there from the start instead of being attached.
-        arguments = [
-            f"driver=file,node-name=file1,locking=off,discard=unmap,filename={scratch}" if word.startswith("driver=null-co,node-name=file1,") else word
-            for word in self.command_line
-        ]
+        disk = f"driver=file,node-name=file1,locking=off,discard=unmap,filename={self.clone}"
+        arguments = [disk if word.startswith("driver=null-co,node-name=file1,") else word for word in self.command_line]
 
         def descriptors():
             for number, descriptor in ((13, tap), (14, theirs.fileno())):
@@ -111,6 +119,22 @@ class Bare:
         os.close(tap)
         theirs.close()
         return process
+
+    def load(self, process, suspended):
+        monitor = Monitor(self.work / "qmp.sock")
+        state = pathlib.Path(suspended or self.snapshot) / "device-state"
+        if suspended:
+            write_delta(process.pid, self.snapshot / "memory", pathlib.Path(suspended) / "delta")
+        monitor.command("migrate-incoming", uri="fd:4")
+        self.state_socket.sendall(state.read_bytes())
+        self.state_socket.close()
+        monitor.await_event("RESUME")
+
+
+def replaced(word, places):
+    for old, new in places.items():
+        word = word.replace(old, new)
+    return word
 
 
 class Monitor:
@@ -152,8 +176,12 @@ def write_delta(pid, memory, delta):
     """Writes the pages of a delta file into the private mapping of `memory` in the process."""
     with open(f"/proc/{pid}/maps") as maps:
         line = next(line for line in maps if line.rstrip().endswith(str(memory)))
-    base = int(line.split("-")[0], 16)
-    with open(delta, "rb") as source, open(f"/proc/{pid}/mem", "wb", buffering=0) as target:
+    apply_delta(delta, f"/proc/{pid}/mem", int(line.split("-")[0], 16))
+
+
+def apply_delta(delta, memory, base=0):
+    """Writes the pages of a delta file into a file in which guest memory begins at `base`."""
+    with open(delta, "rb") as source, open(memory, "r+b", buffering=0) as target:
         header = source.read(PAGE)
         runs = struct.unpack_from("<Q", header, 24)[0]
         table = array.array("Q", source.read(runs * 16))
@@ -174,15 +202,22 @@ def thaw():
 
 
 def first_answer():
-    """GET /health of the application, through the agent as every request goes."""
+    """GET /health of the application."""
+    ask("GET", "/health")
+
+
+def ask(method, path, body=None):
+    """One request to the application, through the agent as every request goes."""
     with socket.create_connection((GUEST, AGENT_PORT), timeout=60) as agent:
-        body = b"\x06" + varint(8080)
-        agent.sendall(struct.pack("<I", len(body)) + body)
+        forward = b"\x06" + varint(8080)
+        agent.sendall(struct.pack("<I", len(forward)) + forward)
         assert agent.recv(5)[4] == 2, "connected"
         connection = http.client.HTTPConnection("guest")
         connection.sock = agent
-        connection.request("GET", "/health")
-        assert connection.getresponse().status == 200
+        connection.request(method, path, body)
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == 200
 
 
 def varint(number):
@@ -197,11 +232,15 @@ def open_tap(name):
     tap = os.open("/dev/net/tun", os.O_RDWR)
     # IFF_TAP | IFF_NO_PI | IFF_VNET_HDR, as hearth opens its own.
     fcntl.ioctl(tap, 0x400454CA, struct.pack("16sH14x", name.encode(), 0x0002 | 0x1000 | 0x4000))
-    # SIOCETHTOOL with ETHTOOL_GLINK: the kernel finishes bringing the link up instead of doing so in the background.
+    settle_link(name)
+    return tap
+
+
+def settle_link(name):
+    """SIOCETHTOOL with ETHTOOL_GLINK: the kernel finishes bringing the link up instead of doing so in the background."""
     value = ctypes.create_string_buffer(struct.pack("II", 0x0A, 0))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         fcntl.ioctl(any_socket, 0x8946, struct.pack("16sP8x", name.encode(), ctypes.addressof(value)))
-    return tap
 
 
 def setns(descriptor):

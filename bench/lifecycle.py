@@ -1,51 +1,65 @@
-"""Launch, suspend and resume of the demo image at 512 MiB: hearth beside a bare QEMU restore of the same files.
+"""Launch, suspend and resume of the demo image at 512 MiB: hearth beside a bare restore of the same files by the same VMM.
 
-Prints a table and writes bench/results/lifecycle.json. Absolute times belong to the machine; the ratios are the result.
+Prints a table and writes bench/results/lifecycle.json. With Firecracker it says, too, what Firecracker's own snapshots cost in the
+place of hearth's suspend, and what many idle MicroVMs take of memory. Absolute times belong to the machine; the ratios are the
+result.
 """
 
 import argparse
+import datetime
 import json
 import pathlib
 import platform
+import re
 import statistics
-import subprocess
 import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "bench")]
 
-from bare import Bare  # noqa: E402
-from daemon import bench_daemon  # noqa: E402
+from bare import BareQemu  # noqa: E402
+from bare_firecracker import BareFirecracker  # noqa: E402
+from daemon import INTERPRETER, bench_daemon, build_interpreter  # noqa: E402
+from support import MicroVm  # noqa: E402
 
 POLICY = dict(maxIdleDurationSeconds=3600, suspendedDurationSeconds=3600, autoResumeEnabled=True)
-IMAGE = "bench"
+# What a guest writes before it is suspended.
+WORK = "data = bytearray(__import__('os').urandom(4 << 20))"
+STAGE = re.compile(r"^(\S+) .*: stage microvm=\"(\S+)\" from=(\w+) to=(\w+)")
 
 
 def main():
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--rounds", type=int, default=20, help="launches and resumes of each kind (at least 20 for a result)")
-    rounds = options.parse_args().rounds
-    with bench_daemon() as hearth:
-        hearth.cli("image", "build", str(ROOT / "examples/code-interpreter"), "--name", IMAGE)
-        result = {"machine": machine(hearth), "rounds": rounds, **measure(hearth, rounds)}
-    path = ROOT / "bench/results/lifecycle.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(result, indent=2) + "\n")
+    options.add_argument("--vmm", choices=["qemu", "firecracker"], default="qemu")
+    options.add_argument("--idle", type=int, nargs="*", default=[], help="numbers of idle MicroVMs whose memory is measured")
+    options.add_argument("--result", type=pathlib.Path, default=ROOT / "bench/results/lifecycle.json")
+    chosen = options.parse_args()
+    with bench_daemon(f'vmm = "{chosen.vmm}"') as hearth:
+        build_interpreter(hearth)
+        result = {"machine": machine(hearth), "rounds": chosen.rounds, **measure(hearth, chosen.rounds)}
+        if chosen.idle:
+            result["idle_memory_mib_of_each"] = {str(count): idle_memory(hearth, count) for count in chosen.idle}
+    chosen.result.parent.mkdir(exist_ok=True)
+    chosen.result.write_text(json.dumps(result, indent=2) + "\n")
     show(result)
-    print(f"\nwritten to {path.relative_to(ROOT)}")
+    print(f"\nwritten to {chosen.result}")
 
 
 def measure(hearth, rounds):
     version = next((hearth.data / "images").glob("*/1.0"))
-    keeper = hearth.run(IMAGE, idlePolicy=POLICY)
+    keeper = hearth.run(INTERPRETER, idlePolicy=POLICY)
     keeper.python("1")
-    bare = Bare(waiting_command_line(hearth), version, hearth.data / "bare")
+    if hearth.driver == "firecracker":
+        bare = BareFirecracker(version, hearth.data / "bare")
+    else:
+        bare = BareQemu(waiting_command_line(hearth), version, hearth.data / "bare")
     samples = {name: [] for name in (
         "launch_bare", "launch_hearth", "resume_bare", "resume_hearth", "suspend_call", "suspend_written",
-        "suspend_call_4mib",
+        "suspend_call_4mib", "frozen_4mib",
     )}
-    disk, memory = [], []
+    disk, memory, saved_bytes = [], [], {"hearth": []}
     try:
         for number in range(rounds):
             samples["launch_bare"].append(bare.restore(version / "scratch.img"))
@@ -65,10 +79,17 @@ def measure(hearth, rounds):
             settle(hearth)
             samples["resume_hearth"].append(resume(vm))
             settle(hearth)
-            vm.python("data = bytearray(__import__('os').urandom(4 << 20))")
+            vm.python(WORK)
             samples["suspend_call_4mib"].append(suspend(hearth, vm)[0])
+            samples["frozen_4mib"].append(frozen(hearth, vm))
+            saved_bytes["hearth"].append(allocated(next(own.glob("suspended-*"))))
             vm.terminate()
             settle(hearth)
+            for kind in ("Full", "Diff") if hearth.driver == "firecracker" else ():
+                launched, seconds, written = bare.save(version / "scratch.img", kind, WORK)
+                samples.setdefault(f"launch_bare_for_{kind.lower()}", []).append(launched)
+                samples.setdefault(f"frozen_4mib_by_{kind.lower()}", []).append(seconds)
+                saved_bytes.setdefault(kind.lower(), []).append(written)
             print(f"round {number + 1} of {rounds}", file=sys.stderr)
     finally:
         bare.close()
@@ -79,6 +100,7 @@ def measure(hearth, rounds):
             kind: round(figures[f"{kind}_hearth"]["p50"] / figures[f"{kind}_bare"]["p50"], 2) for kind in ("launch", "resume")
         },
         "suspended_disk_bytes_per_delta_byte": round(statistics.median(disk), 3),
+        "saved_mib_after_4mib": {kind: round(statistics.median(values) / (1 << 20), 1) for kind, values in saved_bytes.items()},
         "idle_memory_mib": round(statistics.median(memory) / (1 << 20), 1),
     }
 
@@ -96,8 +118,8 @@ def settle(hearth):
     """Waits until the pool is full and the machine has nothing left to do for the last step."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        waiting = [guest for guest in hearth.guests() if (hearth.data / "run" / guest / "qmp.sock").exists()]
-        if len(waiting) == len(hearth.guests()):
+        started = [guest for guest in hearth.guests() if list((hearth.data / "run" / guest).glob("*.sock"))]
+        if len(started) == len(hearth.guests()):
             break
         time.sleep(0.05)
     time.sleep(0.5)
@@ -105,9 +127,7 @@ def settle(hearth):
 
 def launch(hearth):
     """RunMicrovm sent → first 200 through HTTPS, the token included."""
-    from support import MicroVm
-
-    client, arn = hearth.client(), hearth.arn(IMAGE)
+    client, arn = hearth.client(), hearth.arn(INTERPRETER)
     start = time.perf_counter()
     vm = MicroVm(hearth, client.run_microvm(imageIdentifier=arn, idlePolicy=POLICY))
     vm.tokens[8080] = vm.token(8080)
@@ -124,6 +144,26 @@ def suspend(hearth, vm):
     while vm.state != "SUSPENDED":
         time.sleep(0.002)
     return call, time.perf_counter() - start
+
+
+def frozen(hearth, vm):
+    """How long the guest of the last suspend stood still until all was written, by the daemon's clock."""
+    times = {}
+    for line in (hearth.data / "hearthd.log").read_text().splitlines():
+        if (match := STAGE.match(line)) and match[2] == vm.id:
+            times[match[4]] = datetime.datetime.fromisoformat(match[1])
+    return (times["Suspended"] - times["Suspending"]).total_seconds()
+
+
+def idle_memory(hearth, count):
+    """Memory of each of so many idle MicroVMs, in MiB."""
+    vms = [launch(hearth)[0] for _ in range(count)]
+    settle(hearth)
+    total = sum(proportional_set_size(hearth, vm) for vm in vms)
+    for vm in vms:
+        vm.terminate()
+    settle(hearth)
+    return round(total / count / (1 << 20), 1)
 
 
 def resume(vm):
@@ -157,14 +197,12 @@ def percentiles(seconds):
 
 def machine(hearth):
     model = next(line for line in open("/proc/cpuinfo") if line.startswith("model name")).split(":")[1].strip()
-    qemu = subprocess.run(["qemu-system-x86_64", "--version"], capture_output=True, text=True).stdout.splitlines()[0]
-    manifest = json.loads(next((hearth.data / "images").glob("*/1.0/manifest.json")).read_text())
+    vmm = re.search(r'hearth_vmm_info\{(.*)\}', hearth.admin("/metrics"))[1]
     return {
         "processor": model,
         "cores": len([line for line in open("/proc/cpuinfo") if line.startswith("processor")]),
         "kernel": platform.release(),
-        "vmm": qemu,
-        "acceleration": manifest["platform"]["acceleration"],
+        "vmm": dict(re.findall(r'(\w+)="([^"]*)"', vmm)),
         "guest_memory_mib": manifest["shape"]["memoryBytes"] >> 20,
         "load_average": pathlib.Path("/proc/loadavg").read_text().split()[0],
         "date": time.strftime("%Y-%m-%d"),
@@ -177,7 +215,10 @@ def show(result):
         print(f"{name:32}" + "".join(f"{figures[key]:10.1f}" for key in ("p50", "p95", "min", "max")))
     print(f"\nlaunch: hearth / bare = {result['ratio_p50']['launch']}    resume: hearth / bare = {result['ratio_p50']['resume']}")
     print(f"disk of a suspended MicroVM: {result['suspended_disk_bytes_per_delta_byte']} x its delta")
+    print(f"written by a suspend after 4 MiB of work: {result['saved_mib_after_4mib']} MiB")
     print(f"memory of an idle MicroVM: {result['idle_memory_mib']} MiB")
+    for count, mib in result.get("idle_memory_mib_of_each", {}).items():
+        print(f"memory of each of {count} idle MicroVMs: {mib} MiB")
 
 
 main()

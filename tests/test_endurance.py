@@ -39,17 +39,21 @@ with open('/root/kept', 'ab') as file:
     file.write(str(number).encode())
 result = step() + (hashlib.sha256(open('/root/kept', 'rb').read()).hexdigest(),)
 """
-# Each in a process of its own, but for the first two, which the snapshot's process asks itself.
+# Each in a process of its own, but for the first three, which the snapshot's process asks itself.
 DRAWS = """
 import os, secrets, subprocess, sys
+def program(*words):
+    return subprocess.run(words, capture_output=True, check=True, text=True).stdout.strip()
 def fresh(code):
-    return subprocess.run([sys.executable, '-c', code], capture_output=True, check=True, text=True).stdout.strip()
+    return program(sys.executable, '-c', code)
 draws = dict(
     urandom=open('/dev/urandom', 'rb').read(16).hex(),
     secrets=secrets.token_hex(16),
     uuid=open('/proc/sys/kernel/random/uuid').read().strip(),
     uuid4=fresh('import uuid; print(uuid.uuid4())'),
-    openssl=fresh('import ssl; print(ssl.RAND_bytes(16).hex())'),
+    uuidgen=program('uuidgen'),
+    openssl=program('openssl', 'rand', '-hex', '16'),
+    ssl=fresh('import ssl; print(ssl.RAND_bytes(16).hex())'),
 )
 """
 

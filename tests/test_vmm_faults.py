@@ -43,6 +43,19 @@ def test_a_vmm_that_is_missing_or_wrong_is_named_when_the_daemon_starts(hearth, 
         assert f"cannot start {tmp_path / program}: " in words and cause in words and "name its path" in words
 
 
+@pytest.mark.parametrize("device, cause", [
+    ("-m 600 /dev/kvm c 10 232", "/dev/kvm cannot be opened: Permission denied"),
+    ("-m 666 /dev/kvm c 1 3", "KVM creates no VM: Inappropriate ioctl"),
+])
+def test_a_kvm_without_permission_or_virtualization_is_named(hearth, tmp_path, device, cause):
+    # Devices of its own, the program among them: nobody may look into the checkout.
+    script = f"""
+mount -t tmpfs tmpfs /dev && cp {hearth.binary.with_name('hearthd')} /dev && mknod {device} &&
+exec setpriv --reuid=65534 --regid=65534 --clear-groups /dev/hearthd probe-kvm"""
+    done = subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True)
+    assert done.returncode != 0 and done.stdout.startswith(cause), (done.stdout, done.stderr)
+
+
 def test_a_process_that_dies_while_it_waits_is_replaced(hearth, image):
     first = hearth.run(image)
     first.terminate()

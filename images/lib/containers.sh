@@ -35,11 +35,12 @@ make_debian() {
         --customize-hook="$FORGET_HOST"
 }
 
-# make_python TREE: the same with Debian's Python, as the only thing in the image: pip may install beside it.
+# make_python TREE: the same with Debian's Python, as the only one in the image: pip may install beside it; and two programs that
+# people expect beside it.
 make_python() {
     extend_debian "$1" --customize-hook='
         set -e
-        chroot "$1" apt-get install -y --no-install-recommends python3 python3-pip python3-venv
+        chroot "$1" apt-get install -y --no-install-recommends python3 python3-pip python3-venv openssl uuid-runtime
         rm -f "$1"/usr/lib/python3*/EXTERNALLY-MANAGED
         ln -s /usr/bin/python3 "$1"/usr/local/bin/python'
 }
