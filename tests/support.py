@@ -186,19 +186,20 @@ class Hearth:
             *(str(path) for path in (self.data / "microvms").glob("*")),
         ]
 
-    def client(self, service="lambda-microvms"):
-        if service not in self.clients:
-            self.clients[service] = boto3.client(
+    def client(self, service="lambda-microvms", attempts=2):
+        """A client that calls so many times before it raises an error of this service's."""
+        if (service, attempts) not in self.clients:
+            self.clients[service, attempts] = boto3.client(
                 service,
                 endpoint_url=self.settings["endpointUrl"],
                 region_name=self.settings["region"],
                 aws_access_key_id=self.settings["accessKeyId"],
                 aws_secret_access_key=self.settings["secretAccessKey"],
                 verify=self.settings["ca"],
-                config=botocore.config.Config(retries={"max_attempts": 1}, s3={"addressing_style": "path"}),
+                config=botocore.config.Config(retries={"total_max_attempts": attempts}, s3={"addressing_style": "path"}),
             )
-            model.watch(self.clients[service], service)
-        return self.clients[service]
+            model.watch(self.clients[service, attempts], service)
+        return self.clients[service, attempts]
 
     def account(self):
         return self.client("sts").get_caller_identity()["Account"]
