@@ -326,22 +326,31 @@ class MicroVm:
         )
         return answer["authToken"]["X-aws-proxy-auth"]
 
+    def session(self, timeout=120):
+        """An HTTP connection through TLS to its endpoint."""
+        connection = http.client.HTTPConnection(self.endpoint, timeout=timeout)
+        connection.sock = self.connect(timeout)
+        return connection
+
     def request(self, method="GET", path="/", body=None, headers=None, port=8080, token=None, timeout=120):
-        """A request through TLS at the endpoint: (status, headers, body)."""
-        host, _, gateway_port = self.endpoint.partition(":")
-        context = ssl.create_default_context(cafile=self.hearth.settings["ca"])
-        gateway = self.hearth.settings["gateway"].split(":")
-        raw = socket.create_connection((gateway[0], int(gateway[1])), timeout=timeout)
-        connection = http.client.HTTPSConnection(host, int(gateway_port or 443), context=context, timeout=timeout)
-        connection.sock = context.wrap_socket(raw, server_hostname=host)
+        """A request of its own connection at the endpoint: (status, headers, body)."""
+        connection = self.session(timeout)
+        try:
+            return self.ask(connection, method, path, body, headers, port, token)
+        finally:
+            connection.close()
+
+    def ask(self, connection, method="GET", path="/", body=None, headers=None, port=8080, token=None):
+        """A request over a connection: (status, headers, body)."""
         if token is None:
-            token = self.tokens.setdefault(port, self.token(port))
+            if port not in self.tokens:
+                self.tokens[port] = self.token(port)
+            token = self.tokens[port]
         own = {"X-aws-proxy-port": str(port), **({"X-aws-proxy-auth": token} if token else {})}
         all_headers = {**own, **(headers or {})}
         connection.request(method, path, body=body, headers=all_headers)
         response = connection.getresponse()
         content = response.read()
-        connection.close()
         return response.status, dict(response.getheaders()), content
 
     def python(self, code):
