@@ -118,8 +118,10 @@ def settle(hearth):
     """Waits until the pool is full and the machine has nothing left to do for the last step."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        started = [guest for guest in hearth.guests() if list((hearth.data / "run" / guest).glob("*.sock"))]
-        if len(started) == len(hearth.guests()):
+        guests = hearth.guests()
+        started = [guest for guest in guests if list((hearth.data / "run" / guest).glob("*.sock"))]
+        running = [vm for vm in hearth.client().list_microvms()["items"] if vm["state"] not in ("SUSPENDED", "TERMINATED")]
+        if len(guests) == len(started) > len(running):
             break
         time.sleep(0.05)
     time.sleep(0.5)
@@ -132,7 +134,7 @@ def launch(hearth):
     vm = MicroVm(hearth, client.run_microvm(imageIdentifier=arn, idlePolicy=POLICY))
     connection = vm.session()
     while vm.ask(connection, "GET", "/health")[0] != 200:
-        time.sleep(0.002)
+        time.sleep(0.005)
     seconds = time.perf_counter() - start
     connection.close()
     return vm, seconds

@@ -80,10 +80,10 @@ impl Pool {
         })
     }
 
-    /// Starts processes in the background until the snapshot has its number.
+    /// Starts processes in the background until the snapshot has its number, if it is still there.
     pub fn refill(&self, snapshot: &Snapshot) {
         let missing = self.with(|shelves| {
-            if shelves.stopped {
+            if shelves.stopped || !snapshot.directory().exists() {
                 return 0;
             }
             let shelf = shelves

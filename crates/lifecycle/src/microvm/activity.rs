@@ -8,7 +8,7 @@ use std::{
 
 use hearth_metadata::Lease;
 use serde::Serialize;
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 /// What counts as busy beside endpoint traffic. By default nothing does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -52,6 +52,7 @@ pub(crate) struct Traffic {
     /// Bytes since the meters last looked.
     received: AtomicU64,
     sent: AtomicU64,
+    answered: Notify,
 }
 
 impl Traffic {
@@ -65,6 +66,7 @@ impl Traffic {
             cpu_percent: AtomicU32::new(0),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
+            answered: Notify::new(),
         }
     }
 
@@ -97,6 +99,12 @@ impl Traffic {
     pub(crate) fn end(&self) {
         self.touch();
         self.pending.fetch_sub(1, Ordering::Relaxed);
+        self.answered.notify_waiters();
+    }
+
+    /// Returns when the next response begins.
+    pub(crate) async fn answered(&self) {
+        self.answered.notified().await;
     }
 
     /// Something is open.

@@ -29,6 +29,8 @@ use crate::{
 
 /// Messages that may wait while the task is busy: held requests, and as many of the control plane.
 const MAILBOX: usize = 2 * MOST_WAITING;
+/// Longest time that the next process waits for this one's first answer.
+const FIRST_ANSWER: Duration = Duration::from_secs(1);
 /// The reason of a MicroVM whose life ended as planned (spec section 15).
 pub(super) const SUCCESS: &str = "Success.";
 
@@ -118,11 +120,17 @@ impl Task {
         Ok(self.snapshot.insert(snapshot).clone())
     }
 
-    /// Has a process started ahead for the next MicroVM of this snapshot.
+    /// Has a process started ahead for the next MicroVM of this snapshot: once this one has given its first answer, which that
+    /// would only slow down, or has had the time for it.
     pub(super) fn refill_pool(&self) {
-        if let Some(snapshot) = &self.snapshot {
-            self.node.pool.refill(snapshot);
-        }
+        let Some(snapshot) = self.snapshot.clone() else {
+            return;
+        };
+        let (pool, traffic) = (self.node.pool.clone(), self.traffic.clone());
+        tokio::spawn(async move {
+            let _answered_or_not = tokio::time::timeout(FIRST_ANSWER, traffic.answered()).await;
+            pool.refill(&snapshot);
+        });
     }
 
     async fn run(mut self) {
