@@ -7,6 +7,7 @@ use std::{
     path::Path,
 };
 
+use nix::sys::stat::{major, minor};
 use procfs::process::VmFlags;
 
 use super::{
@@ -39,9 +40,14 @@ impl GuestSpace {
         let maps = procfs::process::Process::new(pid)
             .and_then(|process| process.maps())
             .map_err(io::Error::other)?;
-        let found = maps
+        let device = (major(wanted.dev()) as i32, minor(wanted.dev()) as i32);
+        let mut mapped: Vec<_> = maps.iter().filter(|map| map.inode == wanted.ino()).collect();
+        // Files of other file systems may have the same number. Some file systems (btrfs, overlayfs) name another device here.
+        if mapped.iter().any(|map| map.dev == device) {
+            mapped.retain(|map| map.dev == device);
+        }
+        let found = mapped
             .iter()
-            .filter(|map| map.inode == wanted.ino())
             .map(|map| Piece {
                 offset: map.offset,
                 address: map.address.0,
