@@ -22,6 +22,15 @@ pub enum Acceleration {
     Tcg,
 }
 
+impl fmt::Display for Acceleration {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Acceleration::Kvm => "KVM",
+            Acceleration::Tcg => "TCG",
+        })
+    }
+}
+
 /// Everything that must be the same for a snapshot to load. Stored in each snapshot's manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -36,6 +45,17 @@ pub struct Platform {
     pub machine: String,
     /// The guest's CPU model.
     pub cpu: String,
+}
+
+/// What people are told, such as `firecracker 1.12, KVM`.
+impl fmt::Display for Platform {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "{} {}, {}",
+            self.driver, self.version, self.acceleration
+        )
+    }
 }
 
 /// Guest memory: a file mapped at guest address 0.
@@ -248,4 +268,21 @@ pub trait Vm: Send + Sync + 'static {
 
     /// Ends the process and waits until it is gone.
     async fn kill(&self);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_platform_is_named_in_few_words() {
+        let platform = Platform {
+            driver: "firecracker".into(),
+            version: "1.12".into(),
+            acceleration: Acceleration::Kvm,
+            machine: "state format v6.0.0".into(),
+            cpu: "x".into(),
+        };
+        assert_eq!(platform.to_string(), "firecracker 1.12, KVM");
+    }
 }
