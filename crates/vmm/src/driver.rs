@@ -81,6 +81,15 @@ pub struct Disk {
     pub read_only: bool,
 }
 
+/// What a guest may move to and from each of its disks, after a burst of one second's worth; 0 is no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DiskLimits {
+    /// Bytes a second, read and written.
+    pub bytes_per_second: u64,
+    /// Requests a second.
+    pub operations_per_second: u64,
+}
+
 /// What a cold boot starts.
 #[derive(Debug, Clone)]
 pub struct Kernel {
@@ -132,6 +141,8 @@ pub struct Machine {
     pub memory: Memory,
     /// In the guest's order: root, scratch, then more.
     pub disks: Vec<Disk>,
+    /// Of each disk.
+    pub disk_limits: DiskLimits,
     /// The guest's link.
     pub link: Arc<dyn Link>,
     /// The guest's MAC address.
