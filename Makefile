@@ -96,7 +96,7 @@ kvm-host: prepare $(VENV)/.ready
 
 # The main job with each VMM on KVM, and what a VMM's jail looks like there.
 test-kvm: kvm-host
-	tests/kvm-host/run tests/kvm-host/suite "$(KVM_VMMS)" tests/test_microvms.py tests/test_jail.py tests/test_damage.py
+	tests/kvm-host/run tests/kvm-host/suite "$(KVM_VMMS)" tests/test_microvms.py tests/test_jail.py tests/test_damage.py tests/test_limits.py
 
 # Of it what fits into ten minutes.
 test-kvm-core: kvm-host

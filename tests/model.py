@@ -7,8 +7,8 @@ import re
 
 import botocore.session
 
-# On the wire although the model does not know them (spec section 4.6).
-UNMODELLED = {"id", "buildPhaseOverrides", "roleConfiguration", "versionStateTimeBucket", "terminationReasonCode"}
+# On the wire although the model does not know them (spec section 4.6); the last is ours.
+UNMODELLED = {"id", "buildPhaseOverrides", "roleConfiguration", "versionStateTimeBucket", "terminationReasonCode", "vmm"}
 # The guide knows more states of a managed image version than the model.
 MORE_VALUES = {"EXPIRING", "EXPIRED"}
 # Errors that any operation may give before it is reached.

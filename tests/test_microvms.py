@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import time
 
 from support import wait_for
@@ -26,6 +27,20 @@ def test_two_microvms_share_what_was_computed_before_the_snapshot_and_nothing_af
 def test_the_guest_has_a_kernel_of_its_own(microvm):
     boot = "/proc/sys/kernel/random/boot_id"
     assert microvm.python(f"open('{boot}').read().strip()").strip("'") != pathlib.Path(boot).read_text().strip()
+
+
+def test_ps_describe_and_the_build_object_name_the_vmm_of_the_metric(hearth, raw, image, microvm):
+    labels = re.search(r'hearth_vmm_info\{driver="(.+?)",version="(.+?)",acceleration="(.+?)"', hearth.admin("/metrics"))
+    vmm = f"{labels[1]} {labels[2]}, {labels[3]}"
+    listed = {vm["microvmId"]: vm["vmm"] for vm in hearth.json("ps")}
+    assert listed[microvm.id] == vmm
+    line = next(line for line in hearth.cli("ps").stdout.splitlines() if microvm.id in line)
+    assert line.endswith(vmm)
+    assert hearth.json("describe", microvm.id)["vmm"] == vmm
+    build = hearth.build_of(image)["buildId"]
+    target = f"/2025-09-09/microvm-images/{hearth.arn(image)}/versions/1.0/builds/{build}"
+    assert raw("GET", target).json["snapshotBuild"]["vmm"] == vmm
+    assert vmm in hearth.cli("image", "show", image).stdout
 
 
 def test_memory_files_processes_loopback_and_clock_survive_20_suspends(microvm):

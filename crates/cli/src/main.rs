@@ -1,6 +1,7 @@
 //! `hearth`: the command line. It talks HTTP to the service, like any other AWS client.
 #![forbid(unsafe_code)]
 
+mod admin;
 mod audit;
 mod base;
 mod daemon;

@@ -49,8 +49,9 @@ fn ps_shows_what_lives_and_everything_when_asked() {
         .lines()
         .map(|line| line.split_whitespace().collect())
         .collect();
-    assert_eq!(rows[0], ["MICROVM", "IMAGE", "VERSION", "STATE", "AGE"]);
+    assert_eq!(rows[0], ["MICROVM", "IMAGE", "VERSION", "STATE", "AGE", "VMM"]);
     assert_eq!(rows[1][..4], [A, "demo", "1.0", "RUNNING"]);
+    assert_eq!(rows[1][5], "-", "nobody tells");
     assert_eq!(rows.len(), 2);
     let all: Value = serde_json::from_str(&out(&fake.hearth(&["--json", "ps", "-a"]))).expect("one document");
     assert_eq!(
@@ -63,6 +64,60 @@ fn ps_shows_what_lives_and_everything_when_asked() {
         "{}",
         seen.head
     );
+}
+
+#[test]
+fn ps_names_the_vmm_of_each_microvm() {
+    let fake = Fake::start(listing).with_admin(json!({ A: "qemu 7.2, TCG" }));
+    let text = out(&fake.hearth(&["ps"]));
+    assert!(
+        text.lines().nth(1).expect("a row").ends_with("  qemu 7.2, TCG"),
+        "{text}"
+    );
+    let all: Value = serde_json::from_str(&out(&fake.hearth(&["--json", "ps", "-a"]))).expect("one document");
+    assert_eq!(
+        (&all[0]["vmm"], &all[1]["vmm"]),
+        (&json!("qemu 7.2, TCG"), &Value::Null)
+    );
+}
+
+#[test]
+fn image_show_names_what_made_the_snapshot() {
+    let fake = Fake::start(|seen| {
+        let build = json!({
+            "imageArn": ARN, "imageVersion": "1.0", "buildId": "b", "buildState": "SUCCESSFUL",
+            "architecture": "X86_64", "chipset": "INTEL", "chipsetGeneration": "1", "createdAt": 1.0,
+        });
+        match seen.line().as_str() {
+            "POST /" => (200, STS.to_owned()),
+            line if line.ends_with("/builds/b") => {
+                let mut build = build;
+                build["snapshotBuild"] =
+                    json!({ "memorySnapshotSizeInBytes": 1, "vmm": "firecracker 1.12, KVM" });
+                ok(build)
+            }
+            line if line.ends_with("/builds") => ok(json!({ "items": [build] })),
+            line if line.ends_with("/versions") => {
+                let mut version = image(seen);
+                version["state"] = "SUCCESSFUL".into();
+                version["status"] = "ACTIVE".into();
+                ok(json!({ "items": [version] }))
+            }
+            _ => {
+                let mut image = image(seen);
+                image["state"] = "CREATED".into();
+                ok(image)
+            }
+        }
+    });
+    let output = fake.hearth(&["image", "show", "demo"]);
+    let text = out(&output);
+    assert!(text.contains("firecracker 1.12, KVM"), "{text}{}", err(&output));
+    let shown: Value =
+        serde_json::from_str(&out(&fake.hearth(&["--json", "image", "show", "demo"]))).expect("one document");
+    let snapshot = &shown["versions"][0]["builds"][0]["snapshotBuild"];
+    assert_eq!(snapshot["vmm"], "firecracker 1.12, KVM");
+    assert_eq!(snapshot["memorySnapshotSizeInBytes"], 1);
 }
 
 #[test]

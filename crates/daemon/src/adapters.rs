@@ -197,6 +197,7 @@ mod tests {
             connections_per_vcpu: 0,
             requests_per_second_per_vcpu: 0,
             bytes_per_second_per_vcpu: 0,
+            ..LimitSettings::default()
         };
         assert_eq!(limits(&none, 4), Limits::default());
     }

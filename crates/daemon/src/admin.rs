@@ -1,4 +1,5 @@
-//! The listener for those who run the daemon: metrics and what MicroVMs are busy with, in clear, without a key.
+//! The listener for those who run the daemon: metrics, what runs MicroVMs and what they are busy with, in clear, without a
+//! key.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -78,8 +79,12 @@ impl Admin {
         let microvm = path
             .strip_prefix("/microvms/")
             .and_then(|rest| rest.strip_suffix("/activity"));
-        let activity = microvm.and_then(|microvm| self.service.activity(microvm));
-        match activity.map(|activity| serde_json::to_string(&activity)) {
+        let answer = match (path, microvm) {
+            ("/vmms", _) => Some(serde_json::to_string(&self.service.vmms())),
+            (_, Some(microvm)) => self.service.activity(microvm).map(|a| serde_json::to_string(&a)),
+            _ => None,
+        };
+        match answer {
             Some(Ok(text)) => respond(StatusCode::OK, "application/json", text),
             Some(Err(_)) => respond(StatusCode::INTERNAL_SERVER_ERROR, TEXT, String::new()),
             None => respond(StatusCode::NOT_FOUND, TEXT, "not found\n".into()),

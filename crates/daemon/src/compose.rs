@@ -109,6 +109,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         writable_memory_files: vmm.writable_memory_files,
         base: base_image(&config.base(), settings.group_id)?,
         cgroup: settings.network.prefix.clone(),
+        io_per_vcpu: settings.limits.io(),
     };
     let host = Host::new(vmm.driver, network.clone(), host_config)?;
     let pool = Pool::new(

@@ -10,6 +10,7 @@ use std::{
 use anyhow::Context;
 use hearth_admission::{Rates, is_operation};
 use hearth_audit::AuditConfig;
+use hearth_guest::IoPerVcpu;
 use hearth_lifecycle::{NetworkMap, Quotas};
 use hearth_logs::Limits;
 use hearth_network::{Allowed, Destination, Protocol};
@@ -20,6 +21,11 @@ use crate::acme::AcmeSettings;
 
 /// Users and groups that VMMs may have: as many as network slots.
 const USERS: u32 = 65_536;
+
+/// Limits of devices, a second and virtual CPU.
+const LEAST_BYTES: u64 = 65_536;
+const LEAST_OPERATIONS: u64 = 10;
+const MOST: u64 = 1_000_000_000_000;
 
 /// All settings, with the data directory.
 #[derive(Debug, Clone)]
@@ -102,7 +108,7 @@ pub(crate) struct Settings {
     pub endpoint_key: Option<PathBuf>,
     /// A public authority that the endpoints' certificate is obtained from.
     pub acme: Option<AcmeSettings>,
-    /// What endpoints carry.
+    /// What endpoints carry and guests' devices move.
     pub limits: LimitSettings,
     /// What keeps a MicroVM from being idle, beside traffic at its endpoint.
     pub busy: BusySettings,
@@ -134,7 +140,7 @@ pub(crate) struct BusySettings {
     pub open_streams: bool,
 }
 
-/// What one endpoint carries, for each virtual CPU of its MicroVM's size; 0 is no limit.
+/// What one endpoint carries and the guest's devices move, for each virtual CPU of the MicroVM's size; 0 is no limit.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct LimitSettings {
@@ -144,6 +150,12 @@ pub(crate) struct LimitSettings {
     pub requests_per_second_per_vcpu: u32,
     /// Bytes per second each way.
     pub bytes_per_second_per_vcpu: u64,
+    /// Bytes per second that a guest reads and writes, of each disk.
+    pub disk_bytes_per_second_per_vcpu: u64,
+    /// Requests per second, of each disk.
+    pub disk_operations_per_second_per_vcpu: u64,
+    /// Bytes per second to a guest, and as many from it to what lies beyond its namespace.
+    pub network_bytes_per_second_per_vcpu: u64,
 }
 
 /// A version of the managed base image.
@@ -392,14 +404,44 @@ impl Default for Settings {
     }
 }
 
-/// Those of the service (spec section 18.4).
+/// Endpoints' are those of the service (spec section 18.4). Devices' are what no ordinary build or application notices.
 impl Default for LimitSettings {
     fn default() -> LimitSettings {
         LimitSettings {
             connections_per_vcpu: 8,
             requests_per_second_per_vcpu: 10,
             bytes_per_second_per_vcpu: 1_000_000,
+            disk_bytes_per_second_per_vcpu: 250_000_000,
+            disk_operations_per_second_per_vcpu: 20_000,
+            network_bytes_per_second_per_vcpu: 125_000_000,
         }
+    }
+}
+
+impl LimitSettings {
+    /// What a guest's devices may move.
+    pub(crate) fn io(&self) -> IoPerVcpu {
+        IoPerVcpu {
+            disk_bytes: self.disk_bytes_per_second_per_vcpu,
+            disk_operations: self.disk_operations_per_second_per_vcpu,
+            network_bytes: self.network_bytes_per_second_per_vcpu,
+        }
+    }
+
+    /// A device that moves less than one large request a second is of no use; more than the most is a slip of the pen.
+    fn check(&self) -> anyhow::Result<()> {
+        let io = self.io();
+        for (name, value, least) in [
+            ("disk_bytes", io.disk_bytes, LEAST_BYTES),
+            ("disk_operations", io.disk_operations, LEAST_OPERATIONS),
+            ("network_bytes", io.network_bytes, LEAST_BYTES),
+        ] {
+            anyhow::ensure!(
+                value == 0 || (least..=MOST).contains(&value),
+                "limits.{name}_per_second_per_vcpu is {value}; it must be {least} to {MOST}, or 0, which is no limit"
+            );
+        }
+        Ok(())
     }
 }
 
@@ -548,6 +590,7 @@ impl Settings {
         self.network.map()?;
         self.public_ports()?;
         self.check_versions()?;
+        self.limits.check()?;
         anyhow::ensure!(self.concurrent_builds > 0, "concurrent_builds must be at least 1");
         anyhow::ensure!(
             self.endpoint_certificate.is_some() == self.endpoint_key.is_some(),
@@ -711,6 +754,34 @@ mod tests {
             "chipset_generations = [\"a b\"]",
         ] {
             check(bad).expect_err(bad);
+        }
+    }
+
+    #[test]
+    fn limits_of_devices_are_none_or_of_use() {
+        let check = |text: &str| {
+            toml::from_str::<Settings>(&format!("[limits]\n{text}"))
+                .expect("readable")
+                .check()
+        };
+        for good in [
+            "",
+            "disk_bytes_per_second_per_vcpu = 0\ndisk_operations_per_second_per_vcpu = 0\nnetwork_bytes_per_second_per_vcpu = 0",
+            "disk_bytes_per_second_per_vcpu = 65536\ndisk_operations_per_second_per_vcpu = 10",
+        ] {
+            check(good).expect(good);
+        }
+        for (name, value) in [
+            ("disk_bytes_per_second_per_vcpu", "65535"),
+            ("disk_operations_per_second_per_vcpu", "9"),
+            ("network_bytes_per_second_per_vcpu", "1000"),
+            ("network_bytes_per_second_per_vcpu", "1000000000001"),
+        ] {
+            let error = check(&format!("{name} = {value}")).expect_err(name).to_string();
+            assert!(
+                error.contains(name) && error.contains(value) && error.contains("or 0"),
+                "{error}"
+            );
         }
     }
 

@@ -47,20 +47,12 @@ pub(crate) fn register(platform: &Platform, registry: &mut Registry) {
     let labels = [
         ("driver", platform.driver.clone()),
         ("version", platform.version.clone()),
-        ("acceleration", acceleration_name(platform).to_owned()),
+        ("acceleration", platform.acceleration.to_string()),
         ("machine", platform.machine.clone()),
         ("cpu", platform.cpu.clone()),
     ];
     let help = "The VMM that guests run on";
     registry.register("hearth_vmm", help, Info::new(labels.to_vec()));
-}
-
-/// As people write it.
-pub(crate) fn acceleration_name(platform: &Platform) -> &'static str {
-    match platform.acceleration {
-        Acceleration::Kvm => "KVM",
-        Acceleration::Tcg => "TCG",
-    }
 }
 
 /// `Err` with the cause when guests run by translation.

@@ -19,7 +19,7 @@ use hearth_vmm::{
 };
 
 use crate::{
-    Agent, Guest, GuestError, GuestRecord, Shape, Snapshot,
+    Agent, Guest, GuestError, GuestRecord, IoPerVcpu, Shape, Snapshot,
     guest::Suspend,
     integrity::Verified,
     snapshot::{device_state_path, memory_path, root_path, scratch_path},
@@ -57,6 +57,8 @@ pub struct HostConfig {
     pub base: BaseImage,
     /// Name of the control group above those of all VMMs.
     pub cgroup: String,
+    /// What guests' devices may move.
+    pub io_per_vcpu: IoPerVcpu,
 }
 
 /// A guest to boot from scratch in order to snapshot it.
@@ -278,6 +280,7 @@ impl Host {
         let directory = self.inner.config.run_directory.join(&name);
         let started = async {
             slot.apply(egress).await?;
+            slot.limit(self.inner.config.io_per_vcpu.network(vcpus)).await?;
             self.start_in(&directory, &slot, memory, vcpus, disks, boot).await
         };
         match started.await {
@@ -338,6 +341,7 @@ impl Host {
             vcpus,
             memory,
             disks,
+            disk_limits: self.inner.config.io_per_vcpu.disk(vcpus),
             link: Arc::new(SlotLink(slot.clone())),
             mac: GUEST_MAC,
             boot,

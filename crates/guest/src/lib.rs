@@ -8,6 +8,7 @@
 //! | [`guest`] | one live guest |
 //! | [`agent`] | requests to the agent, with time limits; its answers are hostile input |
 //! | `integrity` | whether a snapshot's files are what was written |
+//! | `io` | how much a guest's devices may move |
 //! | [`snapshot`] | a snapshot's directory and manifest |
 //! | [`pool`] | processes started before they are needed |
 #![forbid(unsafe_code)]
@@ -17,6 +18,7 @@ mod error;
 pub mod guest;
 pub mod host;
 mod integrity;
+mod io;
 pub mod pool;
 pub mod snapshot;
 
@@ -24,5 +26,6 @@ pub use agent::Agent;
 pub use error::GuestError;
 pub use guest::{Guest, GuestRecord};
 pub use host::{BaseImage, Boot, Host, HostConfig, Idle, Restore};
+pub use io::IoPerVcpu;
 pub use pool::Pool;
 pub use snapshot::{DiskShape, Shape, Snapshot};

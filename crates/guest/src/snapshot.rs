@@ -83,6 +83,7 @@ pub(crate) struct Sums {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     directory: PathBuf,
+    platform: Platform,
     shape: Shape,
     kernel_release: String,
     id: String,
@@ -118,6 +119,7 @@ impl Snapshot {
         }
         Ok(Snapshot {
             directory: directory.to_owned(),
+            platform: manifest.platform,
             shape: manifest.shape,
             kernel_release: manifest.kernel_release,
             id: manifest.id,
@@ -148,6 +150,7 @@ impl Snapshot {
         durable::write_file(&directory.join(MANIFEST), &text)?;
         Ok(Snapshot {
             directory: directory.to_owned(),
+            platform: manifest.platform,
             shape: manifest.shape,
             kernel_release: manifest.kernel_release,
             id: manifest.id,
@@ -182,6 +185,11 @@ impl Snapshot {
             })?;
         }
         Ok(())
+    }
+
+    /// What made it and runs its clones.
+    pub fn platform(&self) -> &Platform {
+        &self.platform
     }
 
     /// Release of the kernel that its guest runs.

@@ -54,13 +54,18 @@ impl Service {
         };
         match self.standing(&version) {
             Standing::Current(name, snapshot) => {
+                let sizes = version.sizes().map(|sizes| SnapshotBuild {
+                    vmm: Some(snapshot.platform().to_string()),
+                    ..sizes.clone()
+                });
                 let is_known = version.snapshot() == name
+                    && version.sizes() == sizes.as_ref()
                     && version
                         .builds
                         .iter()
                         .all(|build| build.state == BuildState::Successful);
                 if !is_known {
-                    self.launch_from(key, name, None).await?;
+                    self.launch_from(key, name, sizes).await?;
                 }
                 refill(&snapshot);
             }
@@ -168,7 +173,7 @@ impl Service {
             version.each_build(|build: &mut BuildRecord| {
                 build.state = BuildState::Successful;
                 build.reason = None;
-                build.sizes = sizes.clone().or(build.sizes.take());
+                build.sizes = sizes.clone();
             });
         });
         changed.await.map(drop)

@@ -1,7 +1,7 @@
 //! The service: what exists on this node, how it comes back after a restart, and what is cleaned up in time.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock as SyncRwLock},
     time::Duration,
@@ -145,6 +145,15 @@ impl Service {
         (record.account == account).then(|| record.image_arn.clone())
     }
 
+    /// What runs each MicroVM, by its id, as far as it is known.
+    pub fn vmms(&self) -> BTreeMap<String, String> {
+        let registry = self.registry();
+        let records = registry.all().map(|microvm| microvm.record.borrow());
+        records
+            .filter_map(|record| Some((record.id.clone(), record.vmm.clone()?)))
+            .collect()
+    }
+
     /// What a MicroVM is busy with; `None` for one that does not exist.
     pub fn activity(&self, microvm_id: &str) -> Option<Activity> {
         Some(self.microvm(microvm_id)?.traffic.activity(self.config().busy))
@@ -220,7 +229,7 @@ impl Service {
             recovered.push((record, guest));
         }
         self.node().host.sweep(&kept).await?;
-        for (record, guest) in recovered {
+        for (mut record, guest) in recovered {
             if record.stage == Stage::Terminated {
                 self.add_at_rest(record);
                 continue;
@@ -229,7 +238,10 @@ impl Service {
                 .node()
                 .snapshot_directory(&record.image_id, record.snapshot());
             match self.node().host.open_snapshot(&directory) {
-                Ok(snapshot) => self.add_microvm(record, Some(snapshot), guest),
+                Ok(snapshot) => {
+                    record.vmm = Some(snapshot.platform().to_string());
+                    self.add_microvm(record, Some(snapshot), guest);
+                }
                 Err(error) => {
                     // Nothing is thrown away: an operator can bring back the VMM that the snapshot needs.
                     tracing::error!(microvm = record.id, %error, "a MicroVM's snapshot does not load on this node now");

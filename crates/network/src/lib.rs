@@ -26,6 +26,7 @@ mod network;
 mod nft;
 mod resolver;
 mod rules;
+mod shaping;
 mod slot;
 mod sysctl;
 mod tap;

@@ -9,7 +9,14 @@ use std::{
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use crate::{Egress, NetworkError, core::Core, namespace::Namespace, resolver::Resolver, tap};
+use crate::{
+    Egress, NetworkError,
+    core::Core,
+    error::While,
+    namespace::{Namespace, on_own_thread},
+    resolver::Resolver,
+    shaping, tap,
+};
 
 /// Where a guest looks for what it is: the address of EC2's instance metadata service.
 pub const METADATA_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
@@ -120,6 +127,22 @@ impl Slot {
         }
         *self.egress() = egress.clone();
         Ok(())
+    }
+
+    /// Holds the guest to this many bytes a second to it, and as many from it to what lies beyond the namespace; 0 is no
+    /// limit. Call it once, before the guest runs. It lasts as long as the slot, whoever holds it.
+    pub async fn limit(&self, bytes_per_second: u64) -> Result<(), NetworkError> {
+        if bytes_per_second == 0 {
+            return Ok(());
+        }
+        let namespace = self.0.namespace.clone();
+        on_own_thread(move || {
+            namespace
+                .enter()
+                .during(|| "entering a slot's namespace".into())?;
+            shaping::limit(bytes_per_second)
+        })
+        .await
     }
 
     fn egress(&self) -> MutexGuard<'_, Egress> {

@@ -22,6 +22,15 @@ pub enum Acceleration {
     Tcg,
 }
 
+impl fmt::Display for Acceleration {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Acceleration::Kvm => "KVM",
+            Acceleration::Tcg => "TCG",
+        })
+    }
+}
+
 /// Everything that must be the same for a snapshot to load. Stored in each snapshot's manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -36,6 +45,17 @@ pub struct Platform {
     pub machine: String,
     /// The guest's CPU model.
     pub cpu: String,
+}
+
+/// What people are told, such as `firecracker 1.12, KVM`.
+impl fmt::Display for Platform {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "{} {}, {}",
+            self.driver, self.version, self.acceleration
+        )
+    }
 }
 
 /// Guest memory: a file mapped at guest address 0.
@@ -59,6 +79,15 @@ pub struct Disk {
     pub bytes: u64,
     /// Whether the guest may not write.
     pub read_only: bool,
+}
+
+/// What a guest may move to and from each of its disks, after a burst of one second's worth; 0 is no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DiskLimits {
+    /// Bytes a second, read and written.
+    pub bytes_per_second: u64,
+    /// Requests a second.
+    pub operations_per_second: u64,
 }
 
 /// What a cold boot starts.
@@ -112,6 +141,8 @@ pub struct Machine {
     pub memory: Memory,
     /// In the guest's order: root, scratch, then more.
     pub disks: Vec<Disk>,
+    /// Of each disk.
+    pub disk_limits: DiskLimits,
     /// The guest's link.
     pub link: Arc<dyn Link>,
     /// The guest's MAC address.
@@ -248,4 +279,21 @@ pub trait Vm: Send + Sync + 'static {
 
     /// Ends the process and waits until it is gone.
     async fn kill(&self);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_platform_is_named_in_few_words() {
+        let platform = Platform {
+            driver: "firecracker".into(),
+            version: "1.12".into(),
+            acceleration: Acceleration::Kvm,
+            machine: "state format v6.0.0".into(),
+            cpu: "x".into(),
+        };
+        assert_eq!(platform.to_string(), "firecracker 1.12, KVM");
+    }
 }

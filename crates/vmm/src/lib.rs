@@ -25,5 +25,7 @@ pub mod process;
 mod program;
 pub mod qemu;
 
-pub use driver::{Acceleration, Disk, Driver, Kernel, Link, Machine, Memory, Platform, Vm, VmmError};
+pub use driver::{
+    Acceleration, Disk, DiskLimits, Driver, Kernel, Link, Machine, Memory, Platform, Vm, VmmError,
+};
 pub use process::ProcessRecord;

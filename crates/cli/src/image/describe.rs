@@ -1,9 +1,11 @@
 //! `hearth image ls` and `show`.
 
 use aws_sdk_lambdamicrovms::types::{MicrovmImageBuildSummary, MicrovmImageSummary};
+use http::Method;
 use serde_json::{Value, json};
 
 use crate::error::Result;
+use crate::keys::escaped;
 use crate::output::Out;
 use crate::service::Service;
 
@@ -82,6 +84,10 @@ pub(super) async fn show(service: &Service, name: &str, out: Out) -> Result<()> 
             .collect::<std::result::Result<Vec<_>, _>>()
             .await;
         let builds = builds.map_err(|error| service.error(error))?;
+        let mut described = Vec::new();
+        for one in &builds {
+            described.push(build(one, snapshot(service, one).await?));
+        }
         let memory = version
             .resources
             .as_ref()
@@ -92,6 +98,11 @@ pub(super) async fn show(service: &Service, name: &str, out: Out) -> Result<()> 
             version.state.to_string(),
             version.status.to_string(),
             memory.map_or_else(|| "-".to_owned(), |mib| format!("{mib} MiB")),
+            described
+                .iter()
+                .find_map(|build| build["snapshotBuild"]["vmm"].as_str())
+                .unwrap_or("-")
+                .to_owned(),
             builds
                 .iter()
                 .find_map(|build| build.state_reason.clone())
@@ -103,7 +114,7 @@ pub(super) async fn show(service: &Service, name: &str, out: Out) -> Result<()> 
             "status": version.status.as_str(),
             "minimumMemoryInMiB": memory,
             "createdAt": version.created_at.as_secs_f64(),
-            "builds": builds.iter().map(build).collect::<Vec<_>>(),
+            "builds": described,
         }));
     }
     let value = json!({
@@ -118,10 +129,26 @@ pub(super) async fn show(service: &Service, name: &str, out: Out) -> Result<()> 
     if !out.json {
         out.line(&format!("{}  {}\n{}", image.name, image.state, image.image_arn))?;
     }
-    out.table(value, &["VERSION", "STATE", "STATUS", "MEMORY", "REASON"], &rows)
+    out.table(
+        value,
+        &["VERSION", "STATE", "STATUS", "MEMORY", "VMM", "REASON"],
+        &rows,
+    )
 }
 
-fn build(build: &MicrovmImageBuildSummary) -> Value {
+/// A build's `snapshotBuild` as it is on the wire: the SDK does not know all of its members.
+async fn snapshot(service: &Service, build: &MicrovmImageBuildSummary) -> Result<Value> {
+    let path = format!(
+        "/2025-09-09/microvm-images/{}/versions/{}/builds/{}",
+        escaped(&build.image_arn),
+        escaped(&build.image_version),
+        escaped(&build.build_id)
+    );
+    let mut answer = service.call("lambda", Method::GET, &path, None, None).await?;
+    Ok(answer["snapshotBuild"].take())
+}
+
+fn build(build: &MicrovmImageBuildSummary, snapshot: Value) -> Value {
     json!({
         "buildId": build.build_id,
         "buildState": build.build_state.as_str(),
@@ -129,5 +156,6 @@ fn build(build: &MicrovmImageBuildSummary) -> Value {
         "chipset": build.chipset.as_str(),
         "chipsetGeneration": build.chipset_generation,
         "stateReason": build.state_reason,
+        "snapshotBuild": snapshot,
     })
 }

@@ -1,13 +1,10 @@
 //! `hearth describe`: one MicroVM, and why it is not idle.
 
-use bytes::Bytes;
 use clap::Args;
-use http::{Request, StatusCode};
-use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 
-use crate::error::{Error, Result};
-use crate::http::Http;
+use crate::admin;
+use crate::error::Result;
 use crate::output::Out;
 use crate::service::Service;
 use crate::vm::id;
@@ -25,7 +22,8 @@ impl Describe {
     pub(crate) async fn run(self, service: &Service, out: Out) -> Result<()> {
         let id = id::resolve(service, &self.id).await?;
         let vm = id::get(service, &id).await?;
-        let activity = activity(service, &id).await?;
+        let activity = admin::get(service, &format!("/microvms/{id}/activity")).await?;
+        let vmm = admin::vmms(service).await[&id].take();
         let policy = vm.idle_policy.map(|policy| {
             json!({
                 "maxIdleDurationSeconds": policy.max_idle_duration_seconds,
@@ -40,32 +38,13 @@ impl Describe {
             "endpoint": vm.endpoint,
             "imageArn": vm.image_arn,
             "imageVersion": vm.image_version,
+            "vmm": vmm,
             "idlePolicy": policy,
             "activity": activity,
         });
         let text = lines(&described);
         out.print(described, || text)
     }
-}
-
-/// What the daemon says the MicroVM is busy with; null where the service is another, which does not tell.
-async fn activity(service: &Service, id: &str) -> Result<Value> {
-    let Some(admin) = &service.settings.admin else {
-        return Ok(Value::Null);
-    };
-    let request = Request::get(format!("http://{admin}/microvms/{id}/activity"))
-        .body(Full::<Bytes>::default())
-        .map_err(|error| Error::failed(format!("the admin address {admin:?} is wrong: {error}"), ""))?;
-    let response = Http::new(service.settings.ca.as_deref(), None)?
-        .send(request)
-        .await?;
-    if response.status() != StatusCode::OK {
-        return Ok(Value::Null);
-    }
-    let body = response.into_body().collect().await;
-    let body =
-        body.map_err(|error| Error::failed(format!("the daemon's answer was cut: {error}"), "Try again"))?;
-    Ok(serde_json::from_slice(&body.to_bytes()).unwrap_or_default())
 }
 
 fn lines(described: &Value) -> String {
@@ -78,6 +57,7 @@ fn lines(described: &Value) -> String {
         format!("{} {}", field("microvmId"), field("state")),
         format!("image     {} {}", field("imageArn"), field("imageVersion")),
         format!("endpoint  {}", field("endpoint")),
+        format!("vmm       {}", field("vmm")),
     ];
     if let Some(reason) = described["stateReason"].as_str() {
         lines.push(format!("reason    {reason}"));

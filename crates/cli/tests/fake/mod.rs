@@ -88,6 +88,22 @@ impl Fake {
         Self { data, address, seen }
     }
 
+    /// Has a listener for operators beside it, which answers every question with this.
+    pub fn with_admin(self, answer: Value) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+        let file = self.data.path().join("client.json");
+        let text = fs::read_to_string(&file).expect("written before");
+        let mut client: Value = serde_json::from_str(&text).expect("JSON");
+        client["admin"] = listener.local_addr().expect("an address").to_string().into();
+        fs::write(&file, client.to_string()).expect("written");
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let _the_client_went_away = tell(stream, &answer.to_string());
+            }
+        });
+        self
+    }
+
     /// Runs `hearth` on this service's data directory, with nothing else in its environment.
     pub fn hearth(&self, line: &[&str]) -> Output {
         hearth(Path::new(env!("CARGO_BIN_EXE_hearth")), self.data.path(), line)
@@ -120,6 +136,20 @@ pub fn out(output: &Output) -> String {
 
 pub fn err(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn tell(stream: TcpStream, body: &str) -> std::io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    let mut line = String::new();
+    while line != "\r\n" {
+        line.clear();
+        stream.read_line(&mut line)?;
+    }
+    let length = body.len();
+    let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}");
+    stream
+        .get_mut()
+        .write_all(format!("{head}\r\n\r\n{body}").as_bytes())
 }
 
 fn serve(

@@ -121,19 +121,12 @@ fn firecracker(config: &Config) -> Finding {
 fn vmm(config: &Config) -> Finding {
     match vmm::choose(&config.settings) {
         Ok(chosen) => {
-            let platform = chosen.driver.platform();
             let because = match chosen.because.as_str() {
                 "" => String::new(),
                 because => format!(" ({because})"),
             };
-            let how = vmm::acceleration_name(platform);
-            Finding::good(
-                "vmm",
-                format!(
-                    "guests run on {} {} with {how}{because}",
-                    platform.driver, platform.version
-                ),
-            )
+            let platform = chosen.driver.platform();
+            Finding::good("vmm", format!("guests run on {platform}{because}"))
         }
         Err(error) => Finding::bad("vmm", format!("{error:#}"), "see the lines above"),
     }

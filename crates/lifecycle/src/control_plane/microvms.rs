@@ -78,6 +78,7 @@ impl Service {
             image_arn: arn.to_string(),
             image_version: version.version.clone(),
             snapshot: Some(version.snapshot().to_owned()),
+            vmm: Some(snapshot.platform().to_string()),
             memory_mib,
             stage: Stage::Pending,
             guest: None,

@@ -246,6 +246,7 @@ async fn snapshot_in(
         Some(disk::allocated_bytes(&made.memory()).map_err(Failed::node)? as i64);
     sizes.disk_snapshot_size_in_bytes =
         Some(disk::allocated_bytes(&made.scratch()).map_err(Failed::node)? as i64);
+    sizes.vmm = Some(made.platform().to_string());
     let validate_log = open_log(node, image, version, &version.version).await;
     snapshot::validate(node, &made, &surroundings, hooks, validate_log)
         .await

@@ -53,6 +53,9 @@ pub(crate) struct MicrovmRecord {
     /// Name of the snapshot it was launched from; none in old records, which knew one a version.
     #[serde(default)]
     pub snapshot: Option<String>,
+    /// What made that snapshot and runs the guest, for people; none in old records.
+    #[serde(default)]
+    pub vmm: Option<String>,
     /// Baseline memory, for the account's quota.
     pub memory_mib: u64,
     pub stage: Stage,

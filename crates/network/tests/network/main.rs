@@ -5,6 +5,7 @@ mod closed;
 mod egress;
 mod guest;
 mod lifetime;
+mod limits;
 mod resolver;
 mod traffic;
 mod world;

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::Firecracker;
 use crate::{
-    driver::{Disk, Kernel, Machine, VmmError},
+    driver::{Disk, DiskLimits, Kernel, Machine, VmmError},
     jail::{Bind, Device, JailSpec, NetworkOf, bind_disks, disk_place},
 };
 
@@ -138,19 +138,135 @@ pub(super) fn configuration(machine: &Machine) -> Result<Vec<(&'static str, Stri
             .disks
             .iter()
             .enumerate()
-            .map(|(index, disk)| drive(index, disk)),
+            .map(|(index, disk)| drive(index, disk, machine.disk_limits)),
     );
     Ok(requests)
 }
 
-fn drive(index: usize, disk: &Disk) -> (&'static str, String, Value) {
+fn drive(index: usize, disk: &Disk, limits: DiskLimits) -> (&'static str, String, Value) {
     let body = json!({
-        "drive_id": format!("disk{index}"),
+        "drive_id": drive_id(index),
         "path_on_host": disk_place(index),
         "is_root_device": false,
         "is_read_only": disk.read_only,
         // The guest's flushes reach the host's disk.
         "cache_type": "Writeback",
+        "rate_limiter": rate_limiter(limits),
     });
-    ("PUT /drives", format!("/drives/disk{index}"), body)
+    ("PUT /drives", drive_path(index), body)
+}
+
+/// Gives a disk of a guest that runs these limits: its state brought those that its snapshot was made with.
+pub(super) fn limit_drive(index: usize, limits: DiskLimits) -> (&'static str, String, Value) {
+    let body = json!({ "drive_id": drive_id(index), "rate_limiter": rate_limiter(limits) });
+    ("PATCH /drives", drive_path(index), body)
+}
+
+fn drive_id(index: usize) -> String {
+    format!("disk{index}")
+}
+
+fn drive_path(index: usize) -> String {
+    format!("/drives/{}", drive_id(index))
+}
+
+/// Buckets as large as what flows into them in a second; one without a size is none.
+fn rate_limiter(limits: DiskLimits) -> Value {
+    let bucket = |a_second: u64| json!({ "size": a_second, "refill_time": 1000 });
+    json!({ "bandwidth": bucket(limits.bytes_per_second), "ops": bucket(limits.operations_per_second) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io, os::fd::OwnedFd, path::PathBuf, sync::Arc};
+
+    use super::*;
+    use crate::{
+        driver::{Link, Memory},
+        jail::Limits,
+    };
+
+    #[derive(Debug)]
+    struct Unplugged;
+
+    impl Link for Unplugged {
+        fn open(&self) -> io::Result<OwnedFd> {
+            Err(io::ErrorKind::NotFound.into())
+        }
+
+        fn namespace(&self) -> PathBuf {
+            "/namespace".into()
+        }
+
+        fn name(&self) -> &'static str {
+            "tap0"
+        }
+
+        fn settle(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn machine(disk_limits: DiskLimits) -> Machine {
+        let disk = |read_only| Disk {
+            path: None,
+            bytes: 1 << 30,
+            read_only,
+        };
+        Machine {
+            directory: "/own".into(),
+            user_id: 1,
+            group_id: 2,
+            limits: Limits {
+                cpus: 1,
+                weight: 100,
+                memory_bytes: 1 << 30,
+                tasks: 100,
+            },
+            cgroups: Vec::new(),
+            vcpus: 1,
+            memory: Memory {
+                path: "/memory".into(),
+                bytes: 1 << 30,
+                shared: true,
+            },
+            disks: vec![disk(true), disk(false)],
+            disk_limits,
+            link: Arc::new(Unplugged),
+            mac: [2, 0, 0, 0, 0, 1],
+            boot: None,
+        }
+    }
+
+    #[test]
+    fn every_disk_is_limited_with_a_burst_of_a_second() {
+        let limits = DiskLimits {
+            bytes_per_second: 5_000_000,
+            operations_per_second: 300,
+        };
+        let limiter = json!({
+            "bandwidth": { "size": 5_000_000, "refill_time": 1000 },
+            "ops": { "size": 300, "refill_time": 1000 },
+        });
+        let requests = configuration(&machine(limits)).expect("good");
+        let drives: Vec<_> = requests
+            .iter()
+            .filter(|(name, ..)| *name == "PUT /drives")
+            .collect();
+        assert_eq!(drives.len(), 2);
+        for (index, (_, path, body)) in drives.into_iter().enumerate() {
+            assert_eq!(*path, format!("/drives/disk{index}"));
+            assert_eq!(body["rate_limiter"], limiter);
+        }
+        let (_, path, body) = limit_drive(1, limits);
+        assert_eq!(path, "/drives/disk1");
+        assert_eq!(body, json!({ "drive_id": "disk1", "rate_limiter": limiter }));
+    }
+
+    #[test]
+    fn no_limit_takes_away_what_a_snapshot_was_made_with() {
+        let (_, _, body) = limit_drive(0, DiskLimits::default());
+        assert_eq!(body["rate_limiter"]["bandwidth"]["size"], 0);
+        assert_eq!(body["rate_limiter"]["ops"]["size"], 0);
+    }
 }

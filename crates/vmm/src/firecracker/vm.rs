@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::{Firecracker, api::Api, command, opening::Opening};
 use crate::{
-    driver::{Disk, Execution, Link, Machine, Memory, Vm, VmmError},
+    driver::{Disk, DiskLimits, Execution, Link, Machine, Memory, Vm, VmmError},
     jail::{self, disk_place, launch},
     log::Log,
     memory::{DeltaReader, DeltaSummary, GuestSpace, save_delta, save_image},
@@ -28,7 +28,7 @@ const MEMORY_NOT_OPENED: &str = "open on the memory backing file";
 
 pub(super) struct FirecrackerVm {
     directory: PathBuf,
-    api: Api,
+    api: Arc<Api>,
     /// After a cold boot: where its memory is to be written to.
     booted: Option<Memory>,
     fresh: Mutex<Option<Fresh>>,
@@ -39,6 +39,8 @@ struct Fresh {
     base: PathBuf,
     link: Arc<dyn Link>,
     user: u32,
+    disks: usize,
+    disk_limits: DiskLimits,
     /// Disks without a file yet.
     missing: Vec<(usize, Disk)>,
 }
@@ -61,6 +63,8 @@ impl FirecrackerVm {
             base: machine.memory.path,
             link: machine.link,
             user: machine.user_id,
+            disks: machine.disks.len(),
+            disk_limits: machine.disk_limits,
             missing: missing.filter(|(_, disk)| disk.path.is_none()).collect(),
         };
         let vm = FirecrackerVm {
@@ -108,6 +112,20 @@ impl FirecrackerVm {
             .map_err(VmmError::io("settling the guest's link"))?;
         let start = json!({ "action_type": "InstanceStart" });
         self.api.put("PUT /actions", "/actions", start).await
+    }
+
+    /// Sets the disks' limits in the background: those that the state brought are in force until then.
+    fn limit_disks(&self, disks: usize, limits: DiskLimits) {
+        let api = self.api.clone();
+        tokio::spawn(async move {
+            for index in 0..disks {
+                let (command, path, body) = command::limit_drive(index, limits);
+                if let Err(error) = api.patch(command, &path, body).await {
+                    tracing::warn!(%error, "a guest's disk keeps the limits of its snapshot");
+                    return;
+                }
+            }
+        });
     }
 
     /// Gives each disk that has no file an empty one, as long as the guest takes it for.
@@ -167,12 +185,12 @@ impl FirecrackerVm {
     }
 }
 
-fn api(directory: &Path, process: Process, words: Log) -> Api {
-    Api {
+fn api(directory: &Path, process: Process, words: Log) -> Arc<Api> {
+    Arc::new(Api {
         directory: directory.to_owned(),
         process,
         words,
-    }
+    })
 }
 
 #[async_trait]
@@ -218,7 +236,9 @@ impl Vm for FirecrackerVm {
             .link
             .settle()
             .map_err(VmmError::io("settling the guest's link"))?;
-        self.resume().await
+        self.resume().await?;
+        self.limit_disks(fresh.disks, fresh.disk_limits);
+        Ok(())
     }
 
     async fn pause(&self) -> Result<(), VmmError> {

@@ -12,6 +12,8 @@ use crate::{
 const TAP_FD: i32 = 3;
 /// Descriptor of the socket that device state arrives on in the child.
 pub(super) const STATE_FD: i32 = 4;
+/// Name of a disk's device, with its number behind it.
+const DEVICE: &str = "drive";
 /// Name of the control socket in the process's directory.
 pub(super) const CONTROL_SOCKET: &str = "qmp.sock";
 /// Upper bound of TCG's translation cache in MiB; QEMU's own default grows with guest memory.
@@ -133,7 +135,7 @@ fn arguments(qemu: &Qemu, machine: &Machine) -> Vec<OsString> {
         arguments.pair(
             "-device",
             format!(
-                "virtio-blk-pci,drive=disk{index},num-queues=1,bus=pcie.0,addr={:x}",
+                "virtio-blk-pci,id={DEVICE}{index},drive=disk{index},num-queues=1,bus=pcie.0,addr={:x}",
                 4 + index
             ),
         );
@@ -149,6 +151,11 @@ fn arguments(qemu: &Qemu, machine: &Machine) -> Vec<OsString> {
         }
     }
     arguments.0
+}
+
+/// What a disk's device asks for blocks, by its path.
+pub(super) fn disk_backend(index: usize) -> String {
+    format!("{DEVICE}{index}/virtio-backend")
 }
 
 fn memory_backend(qemu: &Qemu, machine: &Machine) -> String {

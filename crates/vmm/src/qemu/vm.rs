@@ -12,10 +12,10 @@ use qapi::qmp;
 
 use super::{
     Qemu, command,
-    monitor::{AddFileNode, Monitor, ReopenRawNode},
+    monitor::{AddFileNode, Monitor, ReopenRawNode, Throttle},
 };
 use crate::{
-    driver::{Disk, Execution, Machine, Vm, VmmError},
+    driver::{Disk, DiskLimits, Execution, Machine, Vm, VmmError},
     jail::{self, launch},
     log::Log,
     memory::{DeltaReader, DeltaSummary, GuestSpace, save_delta},
@@ -47,8 +47,13 @@ impl QemuVm {
         let process = launch(spec, vec![tap, OwnedFd::from(theirs)], &log).await?;
         let ended = || VmmError::Ended(log.tail());
         let socket = machine.directory.join(command::CONTROL_SOCKET);
+        let connected = async {
+            let monitor = Monitor::connect(&socket).await?;
+            limit_disks(&monitor, machine.disks.len(), machine.disk_limits).await?;
+            Ok(monitor)
+        };
         let monitor = tokio::select! {
-            monitor = Monitor::connect(&socket) => monitor,
+            monitor = connected => monitor,
             () = process.ended() => Err(ended()),
         };
         let monitor = match monitor {
@@ -81,6 +86,17 @@ impl QemuVm {
             disks: Vec::new(),
         })
     }
+}
+
+async fn limit_disks(monitor: &Monitor, disks: usize, limits: DiskLimits) -> Result<(), VmmError> {
+    if limits == DiskLimits::default() {
+        return Ok(());
+    }
+    for index in 0..disks {
+        let backend = command::disk_backend(index);
+        monitor.execute(Throttle::new(backend, limits)).await?;
+    }
+    Ok(())
 }
 
 #[async_trait]

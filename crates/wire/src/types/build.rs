@@ -63,4 +63,7 @@ pub struct SnapshotBuild {
     pub memory_snapshot_size_in_bytes: Option<i64>,
     pub code_install_size_in_bytes: Option<i64>,
     pub disk_snapshot_size_in_bytes: Option<i64>,
+    /// Hearth's own, which no model knows: what made the snapshot and runs its clones, such as `firecracker 1.12, KVM`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vmm: Option<String>,
 }
