@@ -14,6 +14,9 @@ use crate::{
     node::{scratch_of, suspended_of},
 };
 
+/// The reason of a MicroVM that this node failed to launch.
+const NOT_STARTED: &str = "The MicroVM could not be started.";
+
 /// Why a launch or resume came to nothing.
 enum Failure {
     /// The application's hook; the text is for the record.
@@ -38,14 +41,20 @@ impl Task {
         match launched {
             Ok(()) => {
                 self.record.run_hook_payload = None;
-                self.set_regardless(Stage::Running).await;
-                self.open_gate();
+                // While the record says PENDING, a later daemon launches anew: nothing may depend on this guest yet.
+                match self.set(Stage::Running).await {
+                    Ok(()) => self.open_gate(),
+                    Err(error) => {
+                        tracing::error!(microvm = self.record.id, %error, "a launch could not be written down");
+                        self.terminate(NOT_STARTED).await;
+                    }
+                }
             }
             Err(Failure::Hook(reason)) => self.terminate(&reason).await,
             Err(Failure::Terminated) => self.terminate(SUCCESS).await,
             Err(Failure::Node(error)) => {
                 tracing::error!(microvm = self.record.id, %error, "a launch failed");
-                self.terminate("The MicroVM could not be started.").await;
+                self.terminate(NOT_STARTED).await;
             }
         }
     }
