@@ -35,7 +35,7 @@ use crate::{
         record::Stage,
         task::Task,
     },
-    node::{LifecycleConfig, Node, scratch_of, suspended_of},
+    node::{LifecycleConfig, Node, suspended_of, untouched},
     registry::Registry,
     tiers,
 };
@@ -269,7 +269,7 @@ impl Service {
             }
             (Stage::Resuming, None) if untouched(&directory, &saved) => record.stage = Stage::Suspended,
             (Stage::Resuming, None) => record.stage = Stage::Running,
-            (Stage::Suspending, None) if saved.exists() => {
+            (Stage::Suspending, None) if untouched(&directory, &saved) => {
                 record.suspended_at = Some(Timestamp::now());
                 record.stage = Stage::Suspended;
             }
@@ -538,17 +538,5 @@ impl Service {
 
     pub(crate) fn bases(&self) -> &AsyncMutex<Vec<hearth_wire::types::BaseItem>> {
         &self.inner.bases
-    }
-}
-
-/// Whether a MicroVM's disk has not been written since its suspend was.
-fn untouched(microvm_directory: &std::path::Path, saved: &std::path::Path) -> bool {
-    let modified = |path: std::path::PathBuf| std::fs::metadata(path)?.modified();
-    match (
-        modified(scratch_of(microvm_directory)),
-        modified(saved.join("delta")),
-    ) {
-        (Ok(disk), Ok(delta)) => disk <= delta,
-        _ => false,
     }
 }

@@ -255,14 +255,18 @@ impl Task {
             return self.terminate("The MicroVM ended unexpectedly.").await;
         };
         let woken = async {
+            // What was written so far must not be taken for the truth once the guest moves on.
+            self.record.suspended_at = None;
+            self.record.suspends += 1;
+            if let Err(error) = self.set(Stage::Suspending).await {
+                tracing::error!(microvm = self.record.id, %error, "the end of a suspend could not be written down");
+                self.forget_suspends().await;
+            }
             guest.vm().resume().await.map_err(GuestError::from)?;
             self.wake(&guest, false).await
         };
         match woken.await {
             Ok(()) => {
-                self.record.suspended_at = None;
-                // What was written so far must not be taken for the truth once the guest has moved on.
-                self.record.suspends += 1;
                 self.set_regardless(Stage::Running).await;
                 self.open_gate();
                 self.forget_suspends().await;
