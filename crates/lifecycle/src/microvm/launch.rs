@@ -249,8 +249,9 @@ impl Task {
         }
     }
 
-    /// Suspending → Running: the guest stood still and goes on as if nothing had been.
-    pub(super) async fn undo_suspend(&mut self) {
+    /// Suspending → Running: the guest stood still and goes on as if nothing had been. One whose resume hook fails sleeps
+    /// again, unless it is undone because it `cannot_be_written`.
+    pub(super) async fn undo_suspend(&mut self, cannot_be_written: bool) {
         let Some(guest) = self.guest.clone() else {
             return self.terminate("The MicroVM ended unexpectedly.").await;
         };
@@ -271,7 +272,15 @@ impl Task {
                 self.open_gate();
                 self.forget_suspends().await;
             }
-            Err(Failure::Hook(reason)) => self.terminate(&reason).await,
+            Err(Failure::Hook(reason)) if cannot_be_written => self.terminate(&reason).await,
+            Err(Failure::Hook(reason)) => {
+                tracing::info!(
+                    microvm = self.record.id,
+                    reason,
+                    "the resume hook failed; suspending again"
+                );
+                Box::pin(self.suspend_again()).await;
+            }
             Err(Failure::Terminated) => self.terminate(SUCCESS).await,
             Err(Failure::Node(error)) => {
                 tracing::error!(microvm = self.record.id, %error, "a suspend could not be undone");
