@@ -2,6 +2,7 @@
 
 use hearth_guest::{Guest, GuestError, Idle, Restore};
 use hearth_storage::{disk, durable};
+use hearth_vmm::VmmError;
 use hearth_wire::{ApiError, texts};
 
 use super::{
@@ -11,7 +12,7 @@ use super::{
 };
 use crate::{
     hooks::{HookName, enabled},
-    node::{scratch_of, suspended_of},
+    node::{scratch_of, suspended_of, untouched},
 };
 
 /// The reason of a MicroVM that this node failed to launch.
@@ -202,13 +203,22 @@ impl Task {
 
     /// Tells a restored guest the time and calls `/resume`.
     async fn wake(&mut self, guest: &Guest, close_connections: bool) -> Result<(), Failure> {
-        guest.agent().thaw(close_connections).await?;
-        if let Some(hook) = enabled(self.record.hooks.as_ref(), HookName::Resume) {
-            hook.call(guest.agent(), String::new())
-                .await?
-                .map_err(Failure::Hook)?;
+        let woken = async {
+            guest.agent().thaw(close_connections).await?;
+            if let Some(hook) = enabled(self.record.hooks.as_ref(), HookName::Resume) {
+                hook.call(guest.agent(), String::new())
+                    .await?
+                    .map_err(Failure::Hook)?;
+            }
+            Ok(())
+        };
+        tokio::select! {
+            woken = woken => woken,
+            () = guest.vm().ended() => {
+                let ended = VmmError::Ended(guest.vm().last_words().await);
+                Err(GuestError::from(ended).into())
+            }
         }
-        Ok(())
     }
 
     /// After a wake: write it down, open the gate, forget the files of the suspend.
@@ -244,7 +254,7 @@ impl Task {
             Err(Failure::Terminated) => self.terminate(SUCCESS).await,
             Err(Failure::Node(error)) => {
                 tracing::error!(microvm = self.record.id, %error, "a resume could not be finished");
-                self.terminate("The MicroVM could not be resumed.").await;
+                self.back_to_suspended().await;
             }
         }
     }
@@ -289,13 +299,14 @@ impl Task {
         }
     }
 
-    /// A restore that never ran: the files of the suspend are as good as before.
-    async fn back_to_suspended(&mut self) {
-        if self.guest.is_some() {
-            // The guest ran and cannot be spoken to: its disk has moved on, so the files are stale.
+    /// Ends a guest that could not be resumed. The files of the suspend are as good as before unless it has written its disk.
+    pub(super) async fn back_to_suspended(&mut self) {
+        let has_run = self.guest.is_some();
+        self.drop_guest().await;
+        let directory = self.node.microvm_directory(&self.record.id);
+        if has_run && !untouched(&directory, &suspended_of(&directory, self.record.suspends)) {
             return self.terminate("The MicroVM could not be resumed.").await;
         }
-        self.drop_guest().await;
         self.record.guest = None;
         self.set_regardless(Stage::Suspended).await;
     }

@@ -72,7 +72,7 @@ impl Task {
             Ok(snapshot) => snapshot,
             Err(error) => {
                 tracing::error!(microvm = self.record.id, %error, "a MicroVM could not be suspended again");
-                return self.terminate("The MicroVM could not be resumed.").await;
+                return self.back_to_suspended().await;
             }
         };
         self.record.suspends += 1;
