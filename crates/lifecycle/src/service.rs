@@ -85,7 +85,9 @@ impl Service {
             let directory = node.config.directory.join(name);
             std::fs::create_dir_all(&directory)?;
             disk::give(&directory, None, None, 0o711)?;
+            durable::remove_temporary(&directory)?;
         }
+        durable::remove_temporary(&node.config.directory)?;
         let mut catalog = Catalog::default();
         for image in node.state.all::<ImageRecord>(Table::Images).await? {
             catalog.put_image(image);
