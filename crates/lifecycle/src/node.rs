@@ -128,12 +128,9 @@ impl Node {
         self.config.directory.join("microvms").join(microvm_id)
     }
 
-    /// Empty scratch disks, one a size, made once.
-    pub(crate) fn scratch_template(&self, bytes: u64) -> PathBuf {
-        self.config
-            .directory
-            .join("scratch")
-            .join(format!("{}gb.img", bytes >> 30))
+    /// Directory of empty scratch disks, one a size.
+    pub(crate) fn scratch_directory(&self) -> PathBuf {
+        self.config.directory.join("scratch")
     }
 }
 
