@@ -124,6 +124,7 @@ impl Builder {
     pub fn new(host: Host, pool: Pool, config: BuilderConfig) -> io::Result<Builder> {
         std::fs::create_dir_all(config.directory.join("caches"))?;
         disk::give(&config.directory, None, None, 0o711)?;
+        durable::remove_temporary(&config.directory)?;
         let inner = Inner {
             host,
             pool,

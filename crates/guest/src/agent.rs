@@ -20,6 +20,8 @@ use crate::GuestError;
 
 /// Longest wait for an answer that takes the agent no time of its own.
 const PROMPT: Duration = Duration::from_secs(20);
+/// Longest wait until the application stands still or goes on.
+const FREEZE_OR_THAW: Duration = Duration::from_secs(60);
 /// Longest wait for one connection of a guest that is still booting, before the next is tried.
 const BOOT_ATTEMPT: Duration = Duration::from_millis(250);
 
@@ -73,7 +75,7 @@ impl Agent {
 
     /// Makes the guest ready for a pause.
     pub async fn freeze(&self, freeze: Freeze) -> Result<(), GuestError> {
-        self.done(Request::Freeze(freeze), Duration::from_secs(60)).await
+        self.done(Request::Freeze(freeze), FREEZE_OR_THAW).await
     }
 
     /// Wakes a guest whose clock stood still, with the time and entropy of this moment.
@@ -85,7 +87,7 @@ impl Agent {
                 entropy,
                 close_connections,
             }),
-            PROMPT,
+            FREEZE_OR_THAW,
         )
         .await
     }

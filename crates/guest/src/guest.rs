@@ -8,10 +8,12 @@ use std::{
 
 use hearth_network::Slot;
 use hearth_storage::durable;
-use hearth_vmm::{ProcessRecord, Vm};
+use hearth_vmm::{ProcessRecord, Vm, driver::Execution};
 use serde::{Deserialize, Serialize};
 
-use crate::{Agent, GuestError, Host, Snapshot, integrity::FileSum, snapshot::device_state_path};
+use crate::{
+    Agent, GuestError, Host, Snapshot, host::in_time, integrity::FileSum, snapshot::device_state_path,
+};
 
 /// What must be written down before a guest runs, so that a later daemon finds it again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +50,11 @@ impl Guest {
     /// The VMM process.
     pub fn vm(&self) -> &Arc<dyn Vm> {
         &self.vm
+    }
+
+    /// Whether the guest of a former daemon runs.
+    pub async fn execution(&self) -> Result<Execution, GuestError> {
+        Ok(in_time(self.vm.execution()).await?)
     }
 
     /// Its network slot.

@@ -13,7 +13,7 @@ use hearth_agent_protocol::GUEST_MAC;
 use hearth_network::{Egress, Network, Slot};
 use hearth_storage::{disk, durable};
 use hearth_vmm::{
-    Disk, Driver, Kernel, Link, Machine, Memory, ProcessRecord, Vm,
+    Disk, Driver, Kernel, Link, Machine, Memory, ProcessRecord, Vm, VmmError,
     jail::{Cgroups, Limits},
     process::Process,
 };
@@ -349,10 +349,17 @@ impl Host {
         Ok(self.inner.driver.start(machine).await?)
     }
 
-    /// Finds a guest again that a former daemon ran; `None` when its process is gone. Its leftovers are then removed.
+    /// Finds a guest again that a former daemon ran; `None` when its process is gone. Its leftovers are then removed. A
+    /// process that does not answer is ended, a [`GuestError::Vmm`].
     pub async fn adopt(&self, record: &GuestRecord, egress: Egress) -> Result<Option<Guest>, GuestError> {
         let directory = self.inner.config.run_directory.join(&record.name);
-        let Some(vm) = self.inner.driver.adopt(&directory, &record.process).await? else {
+        let adopted = in_time(self.inner.driver.adopt(&directory, &record.process)).await;
+        if adopted.is_err()
+            && let Ok(Some(process)) = Process::watch(record.process.clone())
+        {
+            process.kill().await;
+        }
+        let Some(vm) = adopted? else {
             return Ok(None);
         };
         let slot = self.inner.network.adopt(&record.slot, egress).await?;
@@ -538,6 +545,20 @@ const OVERHEAD_BYTES: u64 = 384 << 20;
 const OVERHEAD_TASKS: u64 = 100;
 /// Guest memory of a size whose baseline is one CPU.
 const MEMORY_OF_A_CPU: u64 = 8 << 30;
+
+/// Longest wait for a VMM of a former daemon: one that says nothing is of no use.
+const FOUND_AGAIN: Duration = Duration::from_secs(20);
+
+/// What a VMM of a former daemon answers.
+pub(crate) async fn in_time<T>(answer: impl Future<Output = Result<T, VmmError>>) -> Result<T, VmmError> {
+    tokio::time::timeout(FOUND_AGAIN, answer)
+        .await
+        .unwrap_or_else(|_| {
+            Err(VmmError::io("waiting for a VMM's answer")(
+                io::ErrorKind::TimedOut.into(),
+            ))
+        })
+}
 
 /// At most the peak of its size; when CPU is scarce, in proportion to the size's baseline.
 fn limits(vcpus: u32, memory: &Memory) -> Limits {

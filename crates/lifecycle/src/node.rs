@@ -128,12 +128,9 @@ impl Node {
         self.config.directory.join("microvms").join(microvm_id)
     }
 
-    /// Empty scratch disks, one a size, made once.
-    pub(crate) fn scratch_template(&self, bytes: u64) -> PathBuf {
-        self.config
-            .directory
-            .join("scratch")
-            .join(format!("{}gb.img", bytes >> 30))
+    /// Directory of empty scratch disks, one a size.
+    pub(crate) fn scratch_directory(&self) -> PathBuf {
+        self.config.directory.join("scratch")
     }
 }
 
@@ -146,4 +143,38 @@ pub(crate) fn scratch_of(microvm_directory: &Path) -> PathBuf {
 /// its own, so that what a cancelled one left behind is never taken for the truth.
 pub(crate) fn suspended_of(microvm_directory: &Path, number: u64) -> PathBuf {
     microvm_directory.join(format!("suspended-{number}"))
+}
+
+/// Whether a suspend is complete and the MicroVM's disk has not been written since.
+pub(crate) fn untouched(microvm_directory: &Path, suspended: &Path) -> bool {
+    let modified = |path: PathBuf| std::fs::metadata(path)?.modified();
+    match (
+        modified(scratch_of(microvm_directory)),
+        modified(suspended.join("delta")),
+    ) {
+        (Ok(disk), Ok(delta)) => disk <= delta,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, time::SystemTime};
+
+    use super::*;
+
+    #[test]
+    fn a_suspend_counts_when_it_is_complete_and_the_disk_has_not_moved_on() {
+        let directory = tempfile::tempdir().expect("temp dir");
+        let (disk, suspended) = (scratch_of(directory.path()), suspended_of(directory.path(), 1));
+        fs::write(&disk, "disk").expect("written");
+        assert!(!untouched(directory.path(), &suspended), "not there");
+        fs::create_dir(&suspended).expect("made");
+        fs::write(suspended.join("delta"), "delta").expect("written");
+        assert!(untouched(directory.path(), &suspended));
+        let later = SystemTime::now() + Duration::from_secs(1);
+        let disk = fs::File::options().write(true).open(disk).expect("opens");
+        disk.set_modified(later).expect("set");
+        assert!(!untouched(directory.path(), &suspended), "the guest went on");
+    }
 }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use hearth_guest::{Guest, GuestRecord, Snapshot};
+use hearth_guest::{Guest, GuestError, GuestRecord, Snapshot};
 use hearth_state::{Changes, Table};
 use hearth_storage::{disk, durable};
 use hearth_token::Keyring;
@@ -35,7 +35,7 @@ use crate::{
         record::Stage,
         task::Task,
     },
-    node::{LifecycleConfig, Node, scratch_of, suspended_of},
+    node::{LifecycleConfig, Node, suspended_of, untouched},
     registry::Registry,
     tiers,
 };
@@ -85,7 +85,9 @@ impl Service {
             let directory = node.config.directory.join(name);
             std::fs::create_dir_all(&directory)?;
             disk::give(&directory, None, None, 0o711)?;
+            durable::remove_temporary(&directory)?;
         }
+        durable::remove_temporary(&node.config.directory)?;
         let mut catalog = Catalog::default();
         for image in node.state.all::<ImageRecord>(Table::Images).await? {
             catalog.put_image(image);
@@ -252,36 +254,44 @@ impl Service {
         Ok(())
     }
 
-    /// The guest of a record, if its process lives and is of use; else the record is set to what its files allow.
+    /// The guest of a record, if its process lives, answers and is of use; else the record is set to what its files allow.
     async fn find_guest(&self, record: &mut MicrovmRecord) -> Result<Option<Guest>, LifecycleError> {
         let host = &self.node().host;
-        let found = match &record.guest {
+        let mut found = match &record.guest {
             Some(guest) if !matches!(record.stage, Stage::Terminated | Stage::Suspended) => {
                 let egress = self.config().network.egress(&record.ways);
-                host.adopt(guest, egress).await?
+                match host.adopt(guest, egress).await {
+                    Err(GuestError::Vmm(error)) => {
+                        tracing::error!(microvm = record.id, %error, "a MicroVM's VMM is lost");
+                        None
+                    }
+                    found => found?,
+                }
             }
             _ => None,
         };
+        if let (Stage::Resuming, Some(guest)) = (record.stage, &found) {
+            match guest.execution().await {
+                Ok(Execution::Running) => return Ok(found),
+                // A process that has not begun to run the guest is of no use; the files are as good as before.
+                Ok(Execution::Paused) => {
+                    record.stage = Stage::Suspended;
+                    return Ok(None);
+                }
+                Err(error) => {
+                    tracing::error!(microvm = record.id, %error, "a MicroVM's VMM is lost");
+                    // Before its files are looked at: it may still write its disk.
+                    guest.vm().kill().await;
+                    found = None;
+                }
+            }
+        }
         let directory = self.node().microvm_directory(&record.id);
         let saved = suspended_of(&directory, record.suspends);
         match (record.stage, &found) {
-            (Stage::Resuming, Some(guest)) => {
-                // A process that has not begun to run the guest is of no use; the files are as good as before.
-                if guest
-                    .vm()
-                    .execution()
-                    .await
-                    .map_err(hearth_guest::GuestError::from)?
-                    == Execution::Running
-                {
-                    return Ok(found);
-                }
-                record.stage = Stage::Suspended;
-                return Ok(None);
-            }
             (Stage::Resuming, None) if untouched(&directory, &saved) => record.stage = Stage::Suspended,
             (Stage::Resuming, None) => record.stage = Stage::Running,
-            (Stage::Suspending, None) if saved.exists() => {
+            (Stage::Suspending, None) if untouched(&directory, &saved) => {
                 record.suspended_at = Some(Timestamp::now());
                 record.stage = Stage::Suspended;
             }
@@ -550,17 +560,5 @@ impl Service {
 
     pub(crate) fn bases(&self) -> &AsyncMutex<Vec<hearth_wire::types::BaseItem>> {
         &self.inner.bases
-    }
-}
-
-/// Whether a MicroVM's disk has not been written since its suspend was.
-fn untouched(microvm_directory: &std::path::Path, saved: &std::path::Path) -> bool {
-    let modified = |path: std::path::PathBuf| std::fs::metadata(path)?.modified();
-    match (
-        modified(scratch_of(microvm_directory)),
-        modified(saved.join("delta")),
-    ) {
-        (Ok(disk), Ok(delta)) => disk <= delta,
-        _ => false,
     }
 }

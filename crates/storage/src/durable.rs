@@ -51,6 +51,17 @@ pub fn remove_directory(path: &Path) -> io::Result<()> {
     remove_if_there(doomed)
 }
 
+/// Removes the temporary directories that a daemon left in `parent` when it was killed.
+pub fn remove_temporary(parent: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(parent)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(".tmp") {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// Removes a file; nothing there is fine.
 pub fn remove_file(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {

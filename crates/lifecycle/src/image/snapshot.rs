@@ -1,6 +1,9 @@
 //! From a root disk to a snapshot: boot, wait until the application is ready, freeze, save, validate.
 
-use std::path::Path;
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use hearth_agent_protocol::{Freeze, Output};
 use hearth_guest::{Agent, Boot, DiskShape, Guest, GuestError, Restore, Shape, Snapshot, snapshot};
@@ -27,7 +30,7 @@ pub(super) enum SnapshotError {
     Node(#[from] GuestError),
     /// This node's disk.
     #[error("INTERNAL_PLATFORM_ERROR: {0}")]
-    Io(#[from] std::io::Error),
+    Io(#[from] io::Error),
 }
 
 /// What a guest of a build finds around it.
@@ -53,14 +56,8 @@ pub(super) async fn take(
         vcpus: tier.vcpus,
         disks: vec![DiskShape::writable(tier.disk_bytes)],
     };
-    let template = node.scratch_template(tier.disk_bytes);
-    if !template.exists() {
-        let making = template.with_extension("making");
-        hearth_storage::durable::remove_file(&making)?;
-        disk::create_ext4(&making, tier.disk_bytes)?;
-        std::fs::rename(&making, &template)?;
-    }
-    disk::clone(&template, &snapshot::scratch_path(directory))?;
+    let empty = empty_disk(&node.scratch_directory(), tier.disk_bytes)?;
+    disk::clone(&empty, &snapshot::scratch_path(directory))?;
     let boot = Boot {
         directory,
         shape: &shape,
@@ -76,6 +73,18 @@ pub(super) async fn take(
     }
     drop(metadata);
     Ok(node.host.snapshot(guest, &boot).await?)
+}
+
+/// The empty scratch disk of a size, in `directory`: made once. Several builds may want the first at a time.
+fn empty_disk(directory: &Path, bytes: u64) -> io::Result<PathBuf> {
+    let disk = directory.join(format!("{}gb.img", bytes >> 30));
+    if !disk.exists() {
+        let making = tempfile::tempdir_in(directory)?;
+        let made = making.path().join("scratch.img");
+        disk::create_ext4(&made, bytes)?;
+        std::fs::rename(&made, &disk)?;
+    }
+    Ok(disk)
 }
 
 /// Starts the application, waits until it is ready and freezes it.
@@ -170,4 +179,27 @@ pub(super) async fn validate(
     drop(metadata);
     guest.destroy().await;
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn builds_that_want_the_first_empty_disk_at_a_time_all_get_it() {
+        let directory = tempfile::tempdir().expect("temp dir");
+        let disks: Vec<_> = std::thread::scope(|scope| {
+            let builds: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| empty_disk(directory.path(), 1 << 30)))
+                .collect();
+            builds
+                .into_iter()
+                .map(|build| build.join().expect("no panic"))
+                .collect()
+        });
+        for disk in disks {
+            assert!(disk.expect("made").exists());
+        }
+        assert_eq!(std::fs::read_dir(directory.path()).expect("read").count(), 1);
+    }
 }

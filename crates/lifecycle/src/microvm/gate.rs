@@ -143,3 +143,67 @@ impl Passage {
         self.open.generation
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        sync::mpsc,
+        time::{Instant, advance},
+    };
+
+    use super::*;
+    use crate::microvm::{record::MicrovmRecord, shared::MOST_WAITING};
+
+    /// A suspended MicroVM that wakes on requests, and its mailbox, which nobody reads.
+    fn suspended() -> (Microvm, mpsc::Receiver<Message>) {
+        let record: MicrovmRecord = serde_json::from_value(serde_json::json!({
+            "id": "microvm-1", "account": "1", "region": "r", "endpointId": "e", "endpoint": "e",
+            "imageId": "i", "imageArn": "i", "imageVersion": "1.0", "memoryMib": 512,
+            "stage": "SUSPENDED", "maximumDurationSeconds": 3600,
+            "idlePolicy": {
+                "maxIdleDurationSeconds": 60, "suspendedDurationSeconds": 60, "autoResumeEnabled": true,
+            },
+            "ingress": [":aws:network-connector:aws-network-connector:ALL_INGRESS"], "egress": [],
+            "startedAt": 0, "suspends": 1, "outputPosition": 0,
+        }))
+        .expect("a record");
+        let (mailbox, unread) = mpsc::channel(2 * MOST_WAITING);
+        let microvm = Microvm {
+            mailbox,
+            ..Microvm::at_rest(record)
+        };
+        (microvm, unread)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_wait_in_order_a_bounded_number_for_a_bounded_time() {
+        let (microvm, mut mailbox) = suspended();
+        let began = Instant::now();
+        let wait = |_| {
+            let microvm = microvm.clone();
+            tokio::spawn(async move { enter_shell(&microvm).await.map(drop) })
+        };
+        let waiting: Vec<_> = (0..MOST_WAITING).map(wait).collect();
+        tokio::task::yield_now().await;
+        assert_eq!(wait(0).await.expect("no panic"), Err(GateError::Busy));
+        assert_eq!(Instant::now(), began, "one too many is told so at once");
+        advance(LONGEST_HOLD - Duration::from_secs(1)).await;
+        assert!(waiting.iter().all(|held| !held.is_finished()));
+        for held in waiting {
+            assert_eq!(held.await.expect("no panic"), Err(GateError::Closed));
+        }
+        assert_eq!(began.elapsed().as_secs(), LONGEST_HOLD.as_secs());
+
+        // Their places are free again, and the one who came first is let in first.
+        while mailbox.try_recv().is_ok() {}
+        let (first, second) = (wait(0), wait(1));
+        tokio::task::yield_now().await;
+        for (held, answer) in [(first, GateError::NoIngress), (second, GateError::Closed)] {
+            let Some(Message::Enter(reply)) = mailbox.recv().await else {
+                panic!("a request was expected");
+            };
+            reply.send(Err(answer)).expect("it waits");
+            assert_eq!(held.await.expect("no panic"), Err(answer));
+        }
+    }
+}

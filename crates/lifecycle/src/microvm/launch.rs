@@ -2,6 +2,7 @@
 
 use hearth_guest::{Guest, GuestError, Idle, Restore};
 use hearth_storage::{disk, durable};
+use hearth_vmm::VmmError;
 use hearth_wire::{ApiError, texts};
 
 use super::{
@@ -11,8 +12,11 @@ use super::{
 };
 use crate::{
     hooks::{HookName, enabled},
-    node::{scratch_of, suspended_of},
+    node::{scratch_of, suspended_of, untouched},
 };
+
+/// The reason of a MicroVM that this node failed to launch.
+const NOT_STARTED: &str = "The MicroVM could not be started.";
 
 /// Why a launch or resume came to nothing.
 enum Failure {
@@ -38,14 +42,20 @@ impl Task {
         match launched {
             Ok(()) => {
                 self.record.run_hook_payload = None;
-                self.set_regardless(Stage::Running).await;
-                self.open_gate();
+                // While the record says PENDING, a later daemon launches anew: nothing may depend on this guest yet.
+                match self.set(Stage::Running).await {
+                    Ok(()) => self.open_gate(),
+                    Err(error) => {
+                        tracing::error!(microvm = self.record.id, %error, "a launch could not be written down");
+                        self.terminate(NOT_STARTED).await;
+                    }
+                }
             }
             Err(Failure::Hook(reason)) => self.terminate(&reason).await,
             Err(Failure::Terminated) => self.terminate(SUCCESS).await,
             Err(Failure::Node(error)) => {
                 tracing::error!(microvm = self.record.id, %error, "a launch failed");
-                self.terminate("The MicroVM could not be started.").await;
+                self.terminate(NOT_STARTED).await;
             }
         }
     }
@@ -193,13 +203,22 @@ impl Task {
 
     /// Tells a restored guest the time and calls `/resume`.
     async fn wake(&mut self, guest: &Guest, close_connections: bool) -> Result<(), Failure> {
-        guest.agent().thaw(close_connections).await?;
-        if let Some(hook) = enabled(self.record.hooks.as_ref(), HookName::Resume) {
-            hook.call(guest.agent(), String::new())
-                .await?
-                .map_err(Failure::Hook)?;
+        let woken = async {
+            guest.agent().thaw(close_connections).await?;
+            if let Some(hook) = enabled(self.record.hooks.as_ref(), HookName::Resume) {
+                hook.call(guest.agent(), String::new())
+                    .await?
+                    .map_err(Failure::Hook)?;
+            }
+            Ok(())
+        };
+        tokio::select! {
+            woken = woken => woken,
+            () = guest.vm().ended() => {
+                let ended = VmmError::Ended(guest.vm().last_words().await);
+                Err(GuestError::from(ended).into())
+            }
         }
-        Ok(())
     }
 
     /// After a wake: write it down, open the gate, forget the files of the suspend.
@@ -235,30 +254,43 @@ impl Task {
             Err(Failure::Terminated) => self.terminate(SUCCESS).await,
             Err(Failure::Node(error)) => {
                 tracing::error!(microvm = self.record.id, %error, "a resume could not be finished");
-                self.terminate("The MicroVM could not be resumed.").await;
+                self.back_to_suspended().await;
             }
         }
     }
 
-    /// Suspending → Running: the guest stood still and goes on as if nothing had been.
-    pub(super) async fn undo_suspend(&mut self) {
+    /// Suspending → Running: the guest stood still and goes on as if nothing had been. One whose resume hook fails sleeps
+    /// again, unless it is undone because it `cannot_be_written`.
+    pub(super) async fn undo_suspend(&mut self, cannot_be_written: bool) {
         let Some(guest) = self.guest.clone() else {
             return self.terminate("The MicroVM ended unexpectedly.").await;
         };
         let woken = async {
+            // What was written so far must not be taken for the truth once the guest moves on.
+            self.record.suspended_at = None;
+            self.record.suspends += 1;
+            if let Err(error) = self.set(Stage::Suspending).await {
+                tracing::error!(microvm = self.record.id, %error, "the end of a suspend could not be written down");
+                self.forget_suspends().await;
+            }
             guest.vm().resume().await.map_err(GuestError::from)?;
             self.wake(&guest, false).await
         };
         match woken.await {
             Ok(()) => {
-                self.record.suspended_at = None;
-                // What was written so far must not be taken for the truth once the guest has moved on.
-                self.record.suspends += 1;
                 self.set_regardless(Stage::Running).await;
                 self.open_gate();
                 self.forget_suspends().await;
             }
-            Err(Failure::Hook(reason)) => self.terminate(&reason).await,
+            Err(Failure::Hook(reason)) if cannot_be_written => self.terminate(&reason).await,
+            Err(Failure::Hook(reason)) => {
+                tracing::info!(
+                    microvm = self.record.id,
+                    reason,
+                    "the resume hook failed; suspending again"
+                );
+                Box::pin(self.suspend_again()).await;
+            }
             Err(Failure::Terminated) => self.terminate(SUCCESS).await,
             Err(Failure::Node(error)) => {
                 tracing::error!(microvm = self.record.id, %error, "a suspend could not be undone");
@@ -267,13 +299,14 @@ impl Task {
         }
     }
 
-    /// A restore that never ran: the files of the suspend are as good as before.
-    async fn back_to_suspended(&mut self) {
-        if self.guest.is_some() {
-            // The guest ran and cannot be spoken to: its disk has moved on, so the files are stale.
+    /// Ends a guest that could not be resumed. The files of the suspend are as good as before unless it has written its disk.
+    pub(super) async fn back_to_suspended(&mut self) {
+        let has_run = self.guest.is_some();
+        self.drop_guest().await;
+        let directory = self.node.microvm_directory(&self.record.id);
+        if has_run && !untouched(&directory, &suspended_of(&directory, self.record.suspends)) {
             return self.terminate("The MicroVM could not be resumed.").await;
         }
-        self.drop_guest().await;
         self.record.guest = None;
         self.set_regardless(Stage::Suspended).await;
     }

@@ -58,7 +58,7 @@ impl Task {
             Err(error) => {
                 tracing::error!(microvm = self.record.id, %error, "a suspend failed; the MicroVM goes on");
                 answer(reply, Err(ApiError::internal()));
-                return self.undo_suspend().await;
+                return self.undo_suspend(false).await;
             }
         }
         self.write_out(guest, snapshot).await;
@@ -72,7 +72,7 @@ impl Task {
             Ok(snapshot) => snapshot,
             Err(error) => {
                 tracing::error!(microvm = self.record.id, %error, "a MicroVM could not be suspended again");
-                return self.terminate("The MicroVM could not be resumed.").await;
+                return self.back_to_suspended().await;
             }
         };
         self.record.suspends += 1;
@@ -108,7 +108,7 @@ impl Task {
                     if wakes {
                         writing.abort();
                         let _written_or_not = writing.await;
-                        self.undo_suspend().await;
+                        self.undo_suspend(false).await;
                         return Box::pin(self.receive(message)).await;
                     }
                     Box::pin(self.receive(message)).await;
@@ -152,12 +152,12 @@ impl Task {
         if let Err(error) = written {
             let full = error.is_disk_full();
             tracing::error!(microvm = self.record.id, %error, full, "a suspend could not be written; the MicroVM goes on");
-            return self.undo_suspend().await;
+            return self.undo_suspend(true).await;
         }
         self.record.suspended_at = Some(Timestamp::now());
         if let Err(error) = self.set(Stage::Suspended).await {
             tracing::error!(microvm = self.record.id, %error, "a suspend could not be written down; the MicroVM goes on");
-            return self.undo_suspend().await;
+            return self.undo_suspend(true).await;
         }
         let directory = self.node.microvm_directory(&self.record.id);
         let suspended = suspended_of(&directory, self.record.suspends);

@@ -165,7 +165,7 @@ impl Task {
             }
             Stage::Running => self.open_gate(),
             // The process still stands: the suspend had not ended, so it is undone.
-            Stage::Suspending => self.undo_suspend().await,
+            Stage::Suspending => self.undo_suspend(false).await,
             Stage::Resuming => self.finish_resume().await,
             Stage::Terminating => {
                 let reason = self.record.state_reason.clone().unwrap_or_else(|| SUCCESS.into());

@@ -99,9 +99,13 @@ impl Driver for Qemu {
     }
 
     async fn adopt(&self, directory: &Path, record: &ProcessRecord) -> Result<Option<Arc<dyn Vm>>, VmmError> {
-        match Process::watch(record.clone()).map_err(VmmError::io("watching a VMM process"))? {
-            Some(process) => Ok(Some(Arc::new(vm::QemuVm::adopt(directory, process).await?))),
-            None => Ok(None),
+        let watched = Process::watch(record.clone()).map_err(VmmError::io("watching a VMM process"))?;
+        let Some(process) = watched else {
+            return Ok(None);
+        };
+        tokio::select! {
+            vm = vm::QemuVm::adopt(directory, process.clone()) => Ok(Some(Arc::new(vm?))),
+            () = process.ended() => Ok(None),
         }
     }
 }
