@@ -5,7 +5,9 @@ import os
 import subprocess
 import sys
 
-NUMBER = int(os.environ.get("HEARTH_TEST_NUMBER", "0"))
+# One for each of those who test on this machine at the same time, as in conftest.py.
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+NUMBER = 2 * int(os.environ.get("HEARTH_TEST_NUMBER", "0")) + WORKER
 NAMESPACE = f"htst{NUMBER}out"
 LINK = f"htst{NUMBER}o"
 # Reached over the host, as a private network of a company would be; two servers in it.

@@ -2,7 +2,7 @@
 each one the guest beside it and the daemon answer as before."""
 
 import concurrent.futures
-import pathlib
+import http.client
 import socket
 import time
 
@@ -93,7 +93,7 @@ def victim(world, hostile_image):
 def assert_unharmed(hearth, neighbour, pid):
     assert neighbour.request("GET", "/")[0] == 200
     assert do(neighbour, "[secret, open('/root/secret').read()]") == ["kept", "kept"]
-    assert hearth.pid == pid and neighbour.id in [vm["microvmId"] for vm in hearth.client().list_microvms()["items"]]
+    assert hearth.pid == pid and neighbour.state == "RUNNING"
 
 
 @pytest.fixture(autouse=True)
@@ -259,11 +259,10 @@ def test_a_spoofed_mac_address_is_seen_by_nobody(attacker, neighbour, outside):
 def test_connections_of_one_guest_do_not_fill_the_hosts_table(victim, outside):
     # Nobody has this address: the connections stay half open.
     silent = outside.address.rsplit(".", 1)[0] + "." + str(int(outside.address.rsplit(".", 1)[1]) + 1)
-    count = pathlib.Path("/proc/sys/net/netfilter/nf_conntrack_count")
-    before = int(count.read_text())
     do(victim, f"send(syns('{silent}', range(20000, 30000), range(10000, 20000)))")
-    # The host's other connections come and go meanwhile.
-    assert 3000 < int(count.read_text()) - before < 6000, "4,096 of 10,000 are allowed"
+    with open("/proc/net/nf_conntrack") as table:
+        held = sum(f" dst={silent} " in line for line in table)
+    assert 0 < held <= 4096, "of 10,000"
 
 
 ADDRESSES_TO_CLAIM = {
@@ -412,7 +411,7 @@ def refusal(vm):
     """The status of a request that fails; the application's last answer may get lost with its link."""
     try:
         status = vm.request("GET", "/", timeout=30)[0]
-    except TimeoutError:
+    except (OSError, http.client.HTTPException):
         return None
     return status if status != 200 else None
 

@@ -39,14 +39,15 @@ def stateful(hearth, image):
 
 def assert_nothing_is_left(hearth):
     """Every process, directory and namespace belongs to a MicroVM, to a process started ahead, or to a ready slot."""
-    settled = wait_for("no process without a guest", lambda: len(hearth.processes()) == len(hearth.guests()))
-    assert settled
-    names = {path.rsplit("/", 1)[1] for path in hearth.control_groups()}
-    assert names <= set(hearth.guests()), "control groups without a guest"
     pool = 4 + 1
-    assert len(hearth.guests()) <= pool, "processes that nobody waits for"
-    assert len(hearth.namespaces()) <= pool + 2, "namespaces that nobody needs"
-    assert list((hearth.data / "microvms").glob("*")) == []
+
+    def settled():
+        guests = hearth.guests()
+        groups = {path.rsplit("/", 1)[1] for path in hearth.control_groups()}
+        return (len(hearth.processes()) == len(guests) <= pool and groups <= set(guests)
+                and len(hearth.namespaces()) <= pool + 2 and not list((hearth.data / "microvms").glob("*")))
+
+    wait_for("nothing without a guest, and no guest without a use", settled)
 
 
 def restart(hearth):

@@ -46,13 +46,11 @@ impl GuestSpace {
         if mapped.iter().any(|map| map.dev == device) {
             mapped.retain(|map| map.dev == device);
         }
-        let found = mapped
-            .iter()
-            .map(|map| Piece {
-                offset: map.offset,
-                address: map.address.0,
-                bytes: map.address.1 - map.address.0,
-            });
+        let found = mapped.iter().map(|map| Piece {
+            offset: map.offset,
+            address: map.address.0,
+            bytes: map.address.1 - map.address.0,
+        });
         let pieces = whole(found.collect(), wanted.len())?;
         let memory = OpenOptions::new()
             .read(true)
