@@ -17,7 +17,7 @@ SETTINGS = """
 public_ports = ["8080", "9000-9099"]
 
 [busy]
-cpu_percent = 10
+cpu_percent = 15
 leases = true
 open_streams = true
 """
