@@ -75,7 +75,7 @@ def test_line_18_a_name_is_taken_also_while_its_image_is_being_deleted(hearth, r
     target = f"{IMAGES}/{hearth.arn(failed)}"
     crowd = hearth.data / "images" / raw("GET", target).json["id"] / "crowd"
     crowd.mkdir()
-    for number in range(20_000):
+    for number in range(60_000):
         (crowd / str(number)).touch()
     deleted = raw("DELETE", target)
     assert (deleted.status, deleted.json) == (200, {"imageIdentifier": hearth.arn(failed), "state": "DELETING"})

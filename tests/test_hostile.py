@@ -315,7 +315,7 @@ def test_version_6_answers_nothing_and_passes_nothing(attacker, neighbour, solic
     do(neighbour, "sniffer = Sniffer()")
     # The question about the gateway's MAC address shows that answers would be seen.
     question = "frame(arp(1, GUEST_MAC, GUEST, bytes(6), GATEWAY), 0x0806, GUEST_MAC, EVERYBODY)"
-    kinds = do(attacker, f"[one[12:14].hex() for one in answers([{SOLICITATIONS[solicitation]}, {question}], 0.6)]")
+    kinds = do(attacker, f"[one[12:14].hex() for one in answers([{SOLICITATIONS[solicitation]}, {question}], 1.5)]")
     assert "0806" in kinds and "86dd" not in kinds
     assert do(neighbour, "[one.hex() for one in sniffer.stop(0.1) if one[12:14] == b'\\x86\\xdd']") == []
 

@@ -85,8 +85,8 @@ def test_line_100_a_shell_token_is_for_shells_only_and_no_other_token_opens_one(
 def test_keys_signals_and_every_byte_pass_through_a_shell(vm):
     with shell(vm) as screen:
         screen.until("λ $ ")
-        screen.say("sleep 1000\n")
-        screen.until("sleep 1000\r\n")
+        screen.say("sh -c 'echo u\"\"p; exec sleep 1000'\n")
+        screen.until("up\r\n")
         screen.say("\x03")
         screen.until("^C")
         screen.say("stty raw -echo; echo ra''w; head -c 256 | od -An -v -tx1 | tr -d ' \\n'; stty sane; echo; echo en''d\n")
