@@ -1,8 +1,8 @@
 //! The operations `s3s` may call; each lives with its own kind.
 
 use async_trait::async_trait;
-use hearth_storage::objects::Objects;
-use s3s::{S3, S3Request, S3Response, S3Result, dto::*, s3_error};
+use hearth_storage::objects::{MAX_PUT_BYTES, Objects, ObjectsError};
+use s3s::{S3, S3Request, S3Response, S3Result, dto::*, s3_error, stream::ByteStream};
 
 use crate::{bucket, list, multipart, object};
 
@@ -16,6 +16,17 @@ pub(crate) fn expect_owner(expected: Option<&str>, account: &str) -> S3Result<()
     match expected {
         Some(expected) if expected != account => Err(s3_error!(AccessDenied, "Access Denied")),
         _ => Ok(()),
+    }
+}
+
+/// The body of a request; one that is announced as too large is refused before any of it is read.
+pub(crate) fn body(sent: Option<StreamingBlob>) -> S3Result<StreamingBlob> {
+    let body = sent.unwrap_or_else(|| StreamingBlob::from(s3s::Body::empty()));
+    match body.remaining_length().exact() {
+        Some(length) if length as u64 > MAX_PUT_BYTES => {
+            Err(crate::error::s3_error(ObjectsError::EntityTooLarge))
+        }
+        _ => Ok(body),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     checksum::{self, Algorithm, Claim, told},
     conditions::{ReadConditions, precondition},
     error::s3_error,
-    front::expect_owner,
+    front::{body, expect_owner},
     list::Text,
     object::source,
 };
@@ -67,9 +67,7 @@ pub(crate) async fn upload_part(
         md5,
         default,
     )?;
-    let body = input
-        .body
-        .unwrap_or_else(|| StreamingBlob::from(s3s::Body::empty()));
+    let body = body(input.body)?;
     let staged = objects.stage(claim.watch(body)).await.map_err(s3_error)?;
     let checksum = claim.verify(&staged)?;
     let part = objects

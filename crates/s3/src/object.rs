@@ -9,7 +9,7 @@ use crate::{
     checksum::{self, Algorithm, Claim, told},
     conditions::{ReadConditions, precondition},
     error::s3_error,
-    front::expect_owner,
+    front::{body, expect_owner},
 };
 
 /// How many keys one DeleteObjects may name.
@@ -42,9 +42,7 @@ pub(crate) async fn put_object(
         .head_bucket(account, &input.bucket)
         .await
         .map_err(s3_error)?;
-    let body = input
-        .body
-        .unwrap_or_else(|| StreamingBlob::from(s3s::Body::empty()));
+    let body = body(input.body)?;
     let staged = objects.stage(claim.watch(body)).await.map_err(s3_error)?;
     let checksum = claim.verify(&staged)?;
     new.attributes.checksum = Some(checksum.clone());

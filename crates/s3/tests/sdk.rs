@@ -235,6 +235,49 @@ async fn an_upload_cut_short_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_body_announced_as_too_large_is_refused_before_it_is_sent() {
+    const MOST: i64 = 5 << 30;
+    let server = Server::start().await;
+    let client = server.me();
+    client.create_bucket().bucket("bucket").send().await.unwrap();
+    let upload = client.create_multipart_upload().bucket("bucket").key("k");
+    let upload = upload.send().await.unwrap().upload_id.expect("an id");
+    // What the server says to a head alone.
+    let answer = async |length: i64, part: bool| {
+        let lifetime = PresigningConfig::expires_in(Duration::from_secs(60)).unwrap();
+        let presigned = if part {
+            let part = client.upload_part().bucket("bucket").key("k").upload_id(&upload);
+            let part = part.part_number(1).content_length(length);
+            part.presigned(lifetime).await.unwrap()
+        } else {
+            let put = client.put_object().bucket("bucket").key("k");
+            put.content_length(length).presigned(lifetime).await.unwrap()
+        };
+        let address = server.address.to_string();
+        let target = presigned.uri().split_once(&address).expect("the path").1;
+        let head = format!(
+            "PUT {target} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\nexpect: 100-continue\r\n\
+             content-length: {length}\r\n\r\n"
+        );
+        let mut socket = tokio::net::TcpStream::connect(&address).await.unwrap();
+        socket.write_all(head.as_bytes()).await.unwrap();
+        let mut first = [0; 12];
+        socket.read_exact(&mut first).await.unwrap();
+        let mut answer = String::from_utf8(first.to_vec()).unwrap();
+        if !answer.ends_with("100") {
+            socket.read_to_string(&mut answer).await.unwrap();
+        }
+        answer
+    };
+    for part in [false, true] {
+        assert_eq!(answer(MOST, part).await, "HTTP/1.1 100");
+        let refused = answer(MOST + 1, part).await;
+        assert!(refused.starts_with("HTTP/1.1 400"), "{refused}");
+        assert!(refused.contains("<Code>EntityTooLarge</Code>"), "{refused}");
+    }
+}
+
+#[tokio::test]
 async fn every_account_and_key_gets_what_it_may() {
     let server = Server::start().await;
     let client = server.me();

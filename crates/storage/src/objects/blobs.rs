@@ -16,7 +16,7 @@ use object_store::{
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
 
-use super::{MAX_PUT_BYTES, ObjectsError, index::Segment};
+use super::{ObjectsError, index::Segment};
 
 /// Why the sender of a body failed.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -51,8 +51,8 @@ impl Blobs {
         })
     }
 
-    /// Writes a body to a new blob in bounded memory; on disk when this returns.
-    pub(super) async fn stage<S, E>(&self, body: S) -> Result<Staged, ObjectsError>
+    /// Writes a body of at most so many bytes to a new blob in bounded memory; on disk when this returns.
+    pub(super) async fn stage<S, E>(&self, body: S, most: u64) -> Result<Staged, ObjectsError>
     where
         S: Stream<Item = Result<Bytes, E>>,
         E: Into<BodyError>,
@@ -65,7 +65,7 @@ impl Blobs {
         while let Some(chunk) = body.next().await {
             let chunk = chunk.map_err(|e| ObjectsError::Body(e.into()))?;
             size += chunk.len() as u64;
-            if size > MAX_PUT_BYTES {
+            if size > most {
                 return Err(ObjectsError::EntityTooLarge);
             }
             md5.update(&chunk);

@@ -7,7 +7,7 @@ use futures::Stream;
 use sqlx::{Row, Sqlite, SqliteConnection};
 
 use super::{
-    BodyError, NewObject, ObjectInfo, Objects, ObjectsError, Precondition, Staged,
+    BodyError, MAX_PUT_BYTES, NewObject, ObjectInfo, Objects, ObjectsError, Precondition, Staged,
     blobs::Pinned,
     index::{self, Segment, owned},
     types,
@@ -41,7 +41,7 @@ impl Objects {
         S: Stream<Item = Result<Bytes, E>>,
         E: Into<BodyError>,
     {
-        self.blobs.stage(body).await
+        self.blobs.stage(body, MAX_PUT_BYTES).await
     }
 
     /// Stores an object in one go.

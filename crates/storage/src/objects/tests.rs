@@ -170,6 +170,27 @@ async fn a_failed_body_leaves_the_old_object_and_no_file() {
 }
 
 #[tokio::test]
+async fn a_body_over_the_limit_is_refused_and_leaves_no_file() {
+    let (dir, objects) = store().await;
+    let staged = objects
+        .blobs
+        .stage(body("12345"), 5)
+        .await
+        .expect("the limit itself");
+    assert_eq!(files(dir.path()), 1);
+    drop(staged);
+    let error = objects
+        .blobs
+        .stage(body("123456"), 5)
+        .await
+        .expect_err("too large");
+    assert!(matches!(error, ObjectsError::EntityTooLarge));
+    drop(objects);
+    Objects::open(dir.path()).await.expect("reopen");
+    assert_eq!(files(dir.path()), 0);
+}
+
+#[tokio::test]
 async fn opening_sweeps_what_no_object_names() {
     let (dir, objects) = store().await;
     put(&objects, "k", "kept").await;
