@@ -84,6 +84,7 @@ builder-tests: prepare
 
 vm-tests: build prepare $(VENV)/.ready $(NODE)/.ready
 	tests/images/hostile/module/build $(HEARTH_DATA)/hostile-module $(BASE)
+	cargo build --release --locked -p hearth-cli --example story
 	$(VENV)/bin/python -m pytest tests -q -n 2 --dist loadfile
 
 # 200 suspends of one MicroVM and 1,000 launches from one snapshot; `make test` does a few.

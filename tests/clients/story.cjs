@@ -26,6 +26,8 @@ async function errorOf(promise) {
 async function images(told) {
   const { items } = await call("ListManagedMicrovmImages");
   told.managed = items.map((item) => item.imageArn);
+  const managed = await call("ListManagedMicrovmImageVersions", { imageIdentifier: items[0].imageArn });
+  told.managedVersions = managed.items.map((version) => version.imageVersion);
   const specification = {
     baseImageArn: items[0].imageArn, buildRoleArn: given.role, codeArtifact: { uri: given.nowhere },
     environmentVariables: { A: "1" },
@@ -33,11 +35,18 @@ async function images(told) {
   const made = await call("CreateMicrovmImage", { ...specification, name: given.name });
   const imageIdentifier = made.imageArn;
   told.created = [made.state, made.imageVersion, made.resources[0].minimumMemoryInMiB, made.createdAt instanceof Date];
+  const listed = await call("ListMicrovmImages", { nameFilter: given.name });
+  told.listed = listed.items.map((item) => item.imageArn === imageIdentifier);
   told.failed = await until(() => call("GetMicrovmImage", { imageIdentifier }), "CREATE_FAILED");
   const builds = await call("ListMicrovmImageBuilds", { imageIdentifier, imageVersion: "1.0" });
   told.reason = builds.items[0].stateReason.split(":")[0];
+  const { buildId } = builds.items[0];
+  const build = await call("GetMicrovmImageBuild", { imageIdentifier, imageVersion: "1.0", buildId });
+  told.build = [build.buildState, build.architecture];
   told.updated = (await call("UpdateMicrovmImage", { ...specification, imageIdentifier })).imageVersion;
   await until(() => call("GetMicrovmImage", { imageIdentifier }), "UPDATE_FAILED");
+  const version = await call("GetMicrovmImageVersion", { imageIdentifier, imageVersion: "2.0" });
+  told.version = [version.state, version.status, version.environmentVariables];
   await call("DeleteMicrovmImageVersion", { imageIdentifier, imageVersion: "1.0" });
   told.versions = [];
   for await (const page of sdk.paginateListMicrovmImageVersions({ client, pageSize: 1 }, { imageIdentifier })) {
@@ -52,14 +61,24 @@ async function images(told) {
 }
 
 async function microvms(told) {
-  const made = await call("RunMicrovm", { imageIdentifier: given.image });
+  const imageIdentifier = given.image;
+  const made = await call("RunMicrovm", { imageIdentifier, ingressNetworkConnectors: given.connectors });
   const microvmIdentifier = made.microvmId;
   const get = () => call("GetMicrovm", { microvmIdentifier });
   told.launched = [made.state, made.maximumDurationInSeconds];
   told.states = [await until(get, "RUNNING")];
+  told.found = [];
+  for await (const page of sdk.paginateListMicrovms({ client }, { imageIdentifier })) {
+    told.found.push(...page.items.filter((item) => item.microvmId === microvmIdentifier).map((item) => item.state));
+  }
+  const changed = { imageIdentifier, imageVersion: made.imageVersion, status: "ACTIVE" };
+  const version = await call("UpdateMicrovmImageVersion", changed);
+  told.activated = [version.state, version.status];
   const allowedPorts = [{ port: 8080 }, { allPorts: {} }];
   const token = await call("CreateMicrovmAuthToken", { microvmIdentifier, expirationInMinutes: 5, allowedPorts });
   told.token = Object.keys(token.authToken);
+  const shellToken = await call("CreateMicrovmShellAuthToken", { microvmIdentifier, expirationInMinutes: 5 });
+  told.shellToken = Object.keys(shellToken.authToken);
   await call("SuspendMicrovm", { microvmIdentifier });
   told.states.push(await until(get, "SUSPENDED"));
   await call("ResumeMicrovm", { microvmIdentifier });
