@@ -359,15 +359,6 @@ def test_line_66_and_72_a_terminated_microvm_stays_readable_and_cannot_change(he
     assert vm.id in [item["microvmId"] for item in listed]
 
 
-def test_line_69_the_clock_is_right_after_a_suspension(shown):
-    shown.suspend()
-    time.sleep(5)
-    shown.resume()
-    before = time.time()
-    told = facts(shown)["clock"]
-    assert before - 1 <= told <= time.time() + 1
-
-
 def test_line_70_an_application_that_exits_ends_its_microvm(hearth, contract):
     vm = hearth.run("contract")
     try:

@@ -1,8 +1,9 @@
-"""The idle policy (lines 74 to 80 of the acceptance checklist), and what outlives a token (lines 84 and 93). Nothing here can
-be hurried: the shortest policy and the shortest token live a minute. So everything happens at once, is written down by one
-observer, and each test looks at what was seen of its own MicroVM."""
+"""The idle policy (lines 74 to 80 of the acceptance checklist), the clock after a minute's sleep (line 69), and what outlives
+a token (lines 84 and 93). Nothing here can be hurried: the shortest policy and the shortest token live a minute. So everything
+happens at once, is written down by one observer, and each test looks at what was seen of its own MicroVM."""
 
 import concurrent.futures
+import json
 import socket
 import ssl
 import threading
@@ -63,7 +64,7 @@ def seen(hearth, protocols):
     """Everything that happens in a bit more than the minute, by name."""
     policies = dict(
         quiet=policy(), polled=policy(), busy=policy(), talking=policy(), silent=policy(),
-        ended=policy(suspended=0), expiring=policy(suspended=30), unbound=None,
+        ended=policy(suspended=0), expiring=policy(suspended=30), unbound=None, asleep=None,
     )
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         def run(name):
@@ -71,6 +72,9 @@ def seen(hearth, protocols):
             return name, Observed(hearth.run(protocols, **more))
 
         observed = dict(pool.map(run, policies))
+    asleep = observed.pop("asleep").vm
+    asleep.suspend()
+    slept = time.monotonic()
     for vm in observed.values():
         assert vm.vm.request("GET", "/")[0] == 200
         vm.active()
@@ -112,10 +116,21 @@ def seen(hearth, protocols):
     stream.close()
     talking.close()
     silent.close()
+    observed["slept"] = time.monotonic() - slept
+    asleep.resume()
+    before = time.time()
+    told = json.loads(asleep.request(path="/clock")[2])
+    observed["clock"] = before, told, time.time()
+    asleep.terminate()
     yield observed
     for vm in observed.values():
         if isinstance(vm, Observed):
             vm.vm.terminate()
+
+
+def test_line_69_the_clock_is_right_after_a_minute_asleep(seen):
+    before, told, after = seen["clock"]
+    assert seen["slept"] >= 60 and before - 1 <= told <= after + 1, (seen["slept"], seen["clock"])
 
 
 def test_line_74_without_traffic_it_is_suspended_after_the_idle_time_and_not_before(seen):

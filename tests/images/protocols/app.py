@@ -82,6 +82,8 @@ class Handler(BaseHTTPRequestHandler):
         elif path == "/burn":
             burning.set()
             self.answer({})
+        elif path == "/clock":
+            self.answer(time.time())
         elif path == "/slow":
             time.sleep(float(argument))
             self.answer({})
