@@ -56,6 +56,9 @@ class Bare:
     def leave(self):
         setns(self.home)
 
+    def prepare(self, suspended):
+        """What is not a part of the restore's time."""
+
     def restore(self, scratch, suspended=None, then=lambda: None):
         """Spawn → first 200, in seconds; `suspended` is the directory of a suspended MicroVM's state and delta. `then` runs
         while the guest does."""
@@ -87,14 +90,10 @@ class BareQemu(Bare):
         super().__init__(snapshot, work)
         # What hearth's process finds in its jail, by its place on the host; the firmware is where QEMU looks for it anyway.
         firmware = command_line.index("-L")
-        places = {
-            "mem-path=/memory,": f"mem-path={self.snapshot}/memory,",
-            "filename=/disks/0": f"filename={self.snapshot}/root.erofs",
-        }
-        self.command_line = [replaced(word, places) for word in command_line[:firmware] + command_line[firmware + 2:]]
-
-    def prepare(self, suspended):
-        pass
+        self.command_line = [
+            word.replace("mem-path=/memory,", f"mem-path={self.snapshot}/memory,").replace("filename=/disks/0", f"filename={self.snapshot}/root.erofs")
+            for word in command_line[:firmware] + command_line[firmware + 2:]
+        ]
 
     def forget(self):
         for path in (self.clone, self.work / "qmp.sock"):
@@ -129,12 +128,6 @@ class BareQemu(Bare):
         self.state_socket.sendall(state.read_bytes())
         self.state_socket.close()
         monitor.await_event("RESUME")
-
-
-def replaced(word, places):
-    for old, new in places.items():
-        word = word.replace(old, new)
-    return word
 
 
 class Monitor:

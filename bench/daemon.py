@@ -3,14 +3,15 @@
 import contextlib
 import os
 import pathlib
+import re
 
-from support import UNLIMITED, Hearth
+from support import KEPT, UNLIMITED, Hearth
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DATA = pathlib.Path(os.environ.get("HEARTH_TEST_DATA", "/var/tmp/hearth-bench"))
 BASE = pathlib.Path(os.environ.get("HEARTH_DATA", "/var/lib/hearth")) / "base"
-KEPT = os.environ.get("HEARTH_TEST_KEPT") and pathlib.Path(os.environ["HEARTH_TEST_KEPT"])
-INTERPRETER = "interpreter"
+# What the daemon's log says of a MicroVM's stages.
+STAGE = re.compile(r"^(\S+) .*: stage microvm=\"(\S+)\" from=(\w+) to=(\w+)")
 
 
 @contextlib.contextmanager
@@ -34,11 +35,3 @@ range = "100.99.0.0/16"
         yield daemon
     finally:
         daemon.stop(everything=True)
-
-
-def build_interpreter(hearth):
-    """The demo image at 512 MiB, which an earlier run may have kept."""
-    if not hearth.image_exists(INTERPRETER):
-        hearth.cli("image", "build", str(ROOT / "examples/code-interpreter"), "--name", INTERPRETER)
-        if KEPT:
-            hearth.keep(KEPT)

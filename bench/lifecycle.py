@@ -20,13 +20,13 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "bench")]
 
 from bare import BareQemu  # noqa: E402
 from bare_firecracker import BareFirecracker  # noqa: E402
-from daemon import INTERPRETER, bench_daemon, build_interpreter  # noqa: E402
-from support import MicroVm  # noqa: E402
+from daemon import STAGE, bench_daemon  # noqa: E402
+from support import KEPT, MicroVm  # noqa: E402
 
 POLICY = dict(maxIdleDurationSeconds=3600, suspendedDurationSeconds=3600, autoResumeEnabled=True)
 # What a guest writes before it is suspended.
 WORK = "data = bytearray(__import__('os').urandom(4 << 20))"
-STAGE = re.compile(r"^(\S+) .*: stage microvm=\"(\S+)\" from=(\w+) to=(\w+)")
+IMAGE = "interpreter"
 
 
 def main():
@@ -37,7 +37,7 @@ def main():
     options.add_argument("--result", type=pathlib.Path, default=ROOT / "bench/results/lifecycle.json")
     chosen = options.parse_args()
     with bench_daemon(f'vmm = "{chosen.vmm}"') as hearth:
-        build_interpreter(hearth)
+        hearth.build_interpreter(KEPT)
         result = {"machine": machine(hearth), "rounds": chosen.rounds, **measure(hearth, chosen.rounds)}
         if chosen.idle:
             result["idle_memory_mib_of_each"] = {str(count): idle_memory(hearth, count) for count in chosen.idle}
@@ -49,7 +49,7 @@ def main():
 
 def measure(hearth, rounds):
     version = next((hearth.data / "images").glob("*/1.0"))
-    keeper = hearth.run(INTERPRETER, idlePolicy=POLICY)
+    keeper = hearth.run(IMAGE, idlePolicy=POLICY)
     keeper.python("1")
     if hearth.driver == "firecracker":
         bare = BareFirecracker(version, hearth.data / "bare")
@@ -129,7 +129,7 @@ def settle(hearth):
 
 def launch(hearth):
     """RunMicrovm sent → first 200 through HTTPS, the token and the connection included."""
-    client, arn = hearth.client(), hearth.arn(INTERPRETER)
+    client, arn = hearth.client(), hearth.arn(IMAGE)
     start = time.perf_counter()
     vm = MicroVm(hearth, client.run_microvm(imageIdentifier=arn, idlePolicy=POLICY))
     connection = vm.session()

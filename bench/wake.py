@@ -14,10 +14,9 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "bench")]
 
-from daemon import bench_daemon  # noqa: E402
+from daemon import STAGE, bench_daemon  # noqa: E402
 
 POLICY = dict(maxIdleDurationSeconds=3600, suspendedDurationSeconds=3600, autoResumeEnabled=True)
-STAGE = re.compile(r"^(\S+) .*: stage microvm=\"(\S+)\" from=(\w+) to=(\w+)")
 ACCESS = re.compile(r"hearth::access: .*microvm=\"(\S+)\".* path=\"(\S+)\".* held_us=(\d+) latency_us=(\d+)")
 
 

@@ -11,16 +11,11 @@ import pytest
 
 from outside import Outside
 from raw import Raw
-from support import UNLIMITED, Hearth
+from support import KEPT, NUMBER, UNLIMITED, Hearth
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-# Several checkouts can be tested on one machine at the same time, each with a number of its own, by two workers each.
-WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-NUMBER = 2 * int(os.environ.get("HEARTH_TEST_NUMBER", "0")) + WORKER
 DATA = pathlib.Path(os.environ.get("HEARTH_TEST_DATA", f"/var/tmp/hearth-test-{NUMBER}"))
 BASE = pathlib.Path(os.environ.get("HEARTH_DATA", "/var/lib/hearth")) / "base"
-# Where a build takes minutes, the data directory is kept here from one run to the next as soon as the interpreter is built.
-KEPT = os.environ.get("HEARTH_TEST_KEPT") and pathlib.Path(os.environ["HEARTH_TEST_KEPT"])
 OUTSIDE = Outside(NUMBER)
 
 
@@ -97,11 +92,7 @@ def outside(hearth):
 @pytest.fixture(scope="session")
 def image(hearth):
     """The code interpreter, all hooks enabled, 512 MiB tier."""
-    if not hearth.image_exists("interpreter"):
-        hearth.cli("image", "build", str(ROOT / "examples/code-interpreter"), "--name", "interpreter")
-        if KEPT:
-            hearth.keep(KEPT)
-    return "interpreter"
+    return hearth.build_interpreter(KEPT)
 
 
 @pytest.fixture(scope="session")

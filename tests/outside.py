@@ -1,6 +1,7 @@
 """A machine on the guests' Internet: a network namespace behind a link of the host, with addresses of a documentation
 range (RFC 5737), which are nobody's."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -47,3 +48,14 @@ class Outside:
             ["ip", "netns", "exec", self.name, sys.executable, "-uc", code, *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )
+
+    @contextlib.contextmanager
+    def serving(self, code, *arguments):
+        """Python in this machine that prints `listening` when it is; ended afterwards."""
+        server = self.python(code, *arguments)
+        try:
+            assert server.stdout.readline() == "listening\n"
+            yield server
+        finally:
+            server.kill()
+            server.wait()

@@ -1,13 +1,11 @@
 """A network of the tests' own behind the host, and settings that name it."""
 
 import contextlib
-import os
 import subprocess
 import sys
 
-# One for each of those who test on this machine at the same time, as in conftest.py.
-WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-NUMBER = 2 * int(os.environ.get("HEARTH_TEST_NUMBER", "0")) + WORKER
+from support import NUMBER
+
 NAMESPACE = f"htst{NUMBER}out"
 LINK = f"htst{NUMBER}o"
 # Reached over the host, as a private network of a company would be; two servers in it.

@@ -22,6 +22,11 @@ import botocore.config
 import model
 
 
+# Several checkouts can be tested on one machine at the same time, each with a number of its own, by two workers each.
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+NUMBER = 2 * int(os.environ.get("HEARTH_TEST_NUMBER", "0")) + WORKER
+# Where a build takes minutes, the data directory is kept here from one run to the next as soon as the interpreter is built.
+KEPT = os.environ.get("HEARTH_TEST_KEPT") and pathlib.Path(os.environ["HEARTH_TEST_KEPT"])
 # How many times longer than on a quiet machine of its own everything may take.
 PATIENCE = float(os.environ.get("HEARTH_TEST_PATIENCE", "1"))
 
@@ -112,6 +117,15 @@ class Hearth:
         os.sync()
         making.rename(kept)
         self.start()
+
+    def build_interpreter(self, kept=None):
+        """The demo image at 512 MiB, unless it was kept; its name."""
+        name = "interpreter"
+        if not self.image_exists(name):
+            self.cli("image", "build", str(self.root / "examples/code-interpreter"), "--name", name)
+            if kept:
+                self.keep(kept)
+        return name
 
     def admin(self, path):
         """What the admin listener answers, as text."""

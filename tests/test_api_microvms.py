@@ -56,20 +56,18 @@ def artifact(hearth):
 @pytest.fixture(scope="module")
 def echo(outside):
     """Address of an echo server on the guests' Internet."""
-    server = outside.python(
+    code = (
         "import socketserver\n"
         "class Echo(socketserver.BaseRequestHandler):\n"
         "    def handle(self):\n"
         "        while data := self.request.recv(100):\n"
         "            self.request.sendall(data)\n"
         "server = socketserver.ThreadingTCPServer(('', 7007), Echo)\n"
-        "print('ready')\n"
+        "print('listening')\n"
         "server.serve_forever()\n"
     )
-    assert server.stdout.readline() == "ready\n"
-    yield f"{outside.address}:7007"
-    server.kill()
-    server.wait()
+    with outside.serving(code):
+        yield f"{outside.address}:7007"
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from support import wait_for
+from test_recovery import POLICY
 
-POLICY = dict(maxIdleDurationSeconds=3600, suspendedDurationSeconds=3600, autoResumeEnabled=True)
 # Tells somebody outside of every hook that is called, with what the application itself knows.
 TELL = """
 import hooks, socket
@@ -37,11 +37,8 @@ while True:
 @pytest.fixture
 def listener(outside):
     """What hooks told, a line each."""
-    process = outside.python(LISTENER, outside.address)
-    assert process.stdout.readline() == "listening\n"
-    yield process.stdout
-    process.kill()
-    process.wait()
+    with outside.serving(LISTENER, outside.address) as server:
+        yield server.stdout
 
 
 def test_line_64_a_suspend_keeps_files_memory_and_processes_and_the_microvm_its_name(microvm):

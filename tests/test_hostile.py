@@ -107,11 +107,8 @@ def unharmed(world, neighbour):
 @pytest.fixture(scope="module")
 def echo(outside):
     """A server on the Internet, which every guest may reach: what an attack finds is compared with it."""
-    server = outside.python(ECHO, outside.address)
-    assert server.stdout.readline() == "listening\n"
-    yield [outside.address, 8000]
-    server.kill()
-    server.wait()
+    with outside.serving(ECHO, outside.address):
+        yield [outside.address, 8000]
 
 
 # Addresses

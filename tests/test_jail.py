@@ -67,12 +67,28 @@ def all_stand(hearth):
         return False
 
 
+def of_one_image(hearth):
+    """Pids of VMMs by whether their guest runs: a waiting one has no disk yet. Those alone that have the memory of an image
+    whose guest runs; `None` while one of all is just being started."""
+    try:
+        running = [pid for pid in hearth.processes() if in_jail(pid, "/disks/1").stat().st_size]
+        memory = [in_jail(pid, "/memory").stat().st_ino for pid in running]
+        waiting = [
+            pid for pid in hearth.processes()
+            if pid not in running and in_jail(pid, "/memory").stat().st_ino in memory
+        ]
+    except OSError:
+        return None
+    return (running, waiting) if waiting else None
+
+
 @pytest.fixture
 def vmm(hearth, microvm):
-    """Pid of a VMM whose guest runs: nobody else's, since every waiting one has no disk yet. The one that is started ahead
-    for the next launch stands, too."""
+    """Pid of a VMM whose guest runs: nobody else's. The one that is started ahead for the next launch, which waits for this
+    one's first answer, stands, too."""
+    assert microvm.request("GET", "/health")[0] == 200
+    running, _ = wait_for("the VMM started ahead", lambda: of_one_image(hearth))
     wait_for("every VMM under our filters and its own", lambda: all_stand(hearth))
-    running = [pid for pid in hearth.processes() if in_jail(pid, "/disks/1").stat().st_size]
     assert len(running) == 1
     return running[0]
 

@@ -89,11 +89,8 @@ def limit(hearth, image):
 @pytest.fixture
 def server(outside):
     """Sends and takes what a guest on its Internet wants."""
-    process = outside.python(SERVER, outside.address, str(AMOUNT))
-    assert process.stdout.readline() == "listening\n"
-    yield outside.address
-    process.kill()
-    process.wait()
+    with outside.serving(SERVER, outside.address, str(AMOUNT)):
+        yield outside.address
 
 
 def seconds(vm, call, result):

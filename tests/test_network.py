@@ -29,11 +29,8 @@ def reach(address, port, seconds=2):
 @pytest.fixture
 def echo(outside):
     """Address of an echo server on the Internet, port 8000."""
-    server = outside.python(ECHO, outside.address)
-    assert server.stdout.readline() == "listening\n"
-    yield outside.address
-    server.kill()
-    server.wait()
+    with outside.serving(ECHO, outside.address):
+        yield outside.address
 
 
 def test_outbound_connections_work_and_are_dead_after_each_resume(microvm, echo):

@@ -4,6 +4,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -40,10 +41,12 @@ def test_cp_sync_ls_and_rm_of_the_aws_cli(s3, tmp_path):
     s3("cp", f"{bucket}/large", tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == large.read_bytes()
 
-    here = tmp_path / "here"
+    here, hour_ago = tmp_path / "here", time.time() - 3600
     for name, size in (("a", 0), ("b/c", 1), ("b/d e", 70_000), ("b/ü/ß", 9 << 20)):
         (here / name).parent.mkdir(parents=True, exist_ok=True)
         (here / name).write_bytes(os.urandom(size))
+        # The store tells whole seconds, and a file that is younger than its object would be sent again.
+        os.utime(here / name, (hour_ago, hour_ago))
     s3("sync", here, f"{bucket}/tree")
     s3("sync", f"{bucket}/tree", tmp_path / "there")
     assert tree(tmp_path / "there") == tree(here)

@@ -82,8 +82,11 @@ impl Pool {
 
     /// Starts processes in the background until the snapshot has its number, if it is still there.
     pub fn refill(&self, snapshot: &Snapshot) {
+        if !snapshot.directory().exists() {
+            return;
+        }
         let missing = self.with(|shelves| {
-            if shelves.stopped || !snapshot.directory().exists() {
+            if shelves.stopped {
                 return 0;
             }
             let shelf = shelves

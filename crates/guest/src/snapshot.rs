@@ -117,14 +117,7 @@ impl Snapshot {
             let (found, expected) = (Box::new(manifest.platform), Box::new(platform.clone()));
             return Err(hearth_vmm::VmmError::Platform { found, expected }.into());
         }
-        Ok(Snapshot {
-            directory: directory.to_owned(),
-            platform: manifest.platform,
-            shape: manifest.shape,
-            kernel_release: manifest.kernel_release,
-            id: manifest.id,
-            sums: manifest.sums,
-        })
+        Ok(Snapshot::of(directory, manifest))
     }
 
     /// Writes the manifest into a directory whose other files are complete and synced; what it describes is now whole.
@@ -148,14 +141,18 @@ impl Snapshot {
         };
         let text = serde_json::to_vec_pretty(&manifest).map_err(io::Error::other)?;
         durable::write_file(&directory.join(MANIFEST), &text)?;
-        Ok(Snapshot {
+        Ok(Snapshot::of(directory, manifest))
+    }
+
+    fn of(directory: &Path, manifest: Manifest) -> Snapshot {
+        Snapshot {
             directory: directory.to_owned(),
             platform: manifest.platform,
             shape: manifest.shape,
             kernel_release: manifest.kernel_release,
             id: manifest.id,
             sums: manifest.sums,
-        })
+        }
     }
 
     /// The same snapshot after its directory was moved.

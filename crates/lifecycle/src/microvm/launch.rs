@@ -277,11 +277,7 @@ impl Task {
             self.wake(&guest, false).await
         };
         match woken.await {
-            Ok(()) => {
-                self.set_regardless(Stage::Running).await;
-                self.open_gate();
-                self.forget_suspends().await;
-            }
+            Ok(()) => self.running_again().await,
             Err(Failure::Hook(reason)) if cannot_be_written => self.terminate(&reason).await,
             Err(Failure::Hook(reason)) => {
                 tracing::info!(
