@@ -1,5 +1,5 @@
-"""A snapshot belongs to the VMM that made it: by another one it is refused by name and made again, and what a MicroVM was
-suspended on stays."""
+"""A snapshot belongs to the VMM and the guest kernel that made it: with another one launches are refused by name, it is made
+again, and what a MicroVM was suspended on stays."""
 
 import json
 
@@ -9,13 +9,49 @@ import pytest
 from support import wait_for
 
 
-def of_another_vmm(manifest):
-    """As a snapshot is after the node's VMM has changed."""
+SERVER = """\
+import http.server, uuid
+born = uuid.uuid4().hex
+class Server(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header('content-length', '32')
+        self.end_headers()
+        self.wfile.write(born.encode())
+http.server.HTTPServer(('', 8080), Server).serve_forever()
+"""
+
+
+def build(hearth, source, name):
+    """An image whose clones answer their snapshot's own number."""
+    (source / "Dockerfile").write_text('FROM python:3.13\nCOPY server.py /\nCMD ["python3", "/server.py"]\n')
+    (source / "server.py").write_text(SERVER)
+    hearth.cli("image", "build", str(source), "--name", name)
+
+
+def manifest_of(hearth, suspended):
+    """Where the snapshot of a suspended MicroVM is described."""
+    suspend, = (hearth.data / "microvms" / suspended.id).glob("suspended-*/suspend.json")
+    snapshot = json.loads(suspend.read_text())["snapshot"]
+    manifests = (hearth.data / "images").glob("*/*/manifest.json")
+    return next(path for path in manifests if json.loads(path.read_text())["id"] == snapshot)
+
+
+def change(manifest, edit):
+    """The manifest's former text; the node's daemon must not run."""
     text = manifest.read_text()
     changed = json.loads(text)
-    changed["platform"]["version"] = "0.1"
+    edit(changed)
     manifest.write_text(json.dumps(changed))
     return text
+
+
+def refused(operation, **request):
+    with pytest.raises(botocore.exceptions.ClientError) as caught:
+        operation(**request)
+    error = caught.value.response["Error"]
+    assert error["Code"] == "ConflictException"
+    return error["Message"]
 
 
 def builds(hearth, image):
@@ -23,54 +59,28 @@ def builds(hearth, image):
 
 
 def test_a_snapshot_of_another_vmm_is_refused_then_made_again_and_suspended_microvms_keep_theirs(hearth, tmp_path):
-    (tmp_path / "Dockerfile").write_text(
-        "FROM python:3.13\n"
-        "COPY server.py /\n"
-        'CMD ["python3", "/server.py"]\n'
-    )
-    # Its boot's own number tells one snapshot's clones from another's.
-    (tmp_path / "server.py").write_text(
-        "import http.server, uuid\n"
-        "born = uuid.uuid4().hex\n"
-        "class Server(http.server.BaseHTTPRequestHandler):\n"
-        "    def do_GET(self):\n"
-        "        self.send_response(200)\n"
-        "        self.send_header('content-length', '32')\n"
-        "        self.end_headers()\n"
-        "        self.wfile.write(born.encode())\n"
-        "http.server.HTTPServer(('', 8080), Server).serve_forever()\n"
-    )
-    hearth.cli("image", "build", str(tmp_path), "--name", "rebuilt")
+    build(hearth, tmp_path, "rebuilt")
     client = hearth.client()
     kept, first = hearth.run("rebuilt"), hearth.run("rebuilt")
     born = kept.request()[2]
     assert first.request()[2] == born
     first.terminate()
     kept.suspend()
-    suspend, = (hearth.data / "microvms" / kept.id).glob("suspended-*/suspend.json")
-    snapshot = json.loads(suspend.read_text())["snapshot"]
-    manifests = (hearth.data / "images").glob("*/*/manifest.json")
-    manifest = next(path for path in manifests if json.loads(path.read_text())["id"] == snapshot)
+    manifest = manifest_of(hearth, kept)
 
     hearth.stop()
-    whole = of_another_vmm(manifest)
+    whole = change(manifest, lambda manifest: manifest["platform"].update(version="0.1"))
     hearth.start()
-    with pytest.raises(botocore.exceptions.ClientError) as caught:
-        client.run_microvm(imageIdentifier=hearth.arn("rebuilt"))
-    error = caught.value.response["Error"]
-    assert error["Code"] == "ConflictException"
-    assert "is being made again for this node" in error["Message"] and 'version: "0.1"' in error["Message"]
+    message = refused(client.run_microvm, imageIdentifier=hearth.arn("rebuilt"))
+    assert "is being made again for this node" in message and 'version: "0.1"' in message
     wait_for("its being made again", lambda: builds(hearth, "rebuilt")[0]["buildState"] == "IN_PROGRESS")
-    build, = builds(hearth, "rebuilt")
-    assert 'version: "0.1"' in build.get("stateReason", ""), build
+    shown, = builds(hearth, "rebuilt")
+    assert 'version: "0.1"' in shown.get("stateReason", ""), shown
     version = client.get_microvm_image_version(imageIdentifier=hearth.arn("rebuilt"), imageVersion="1.0")
     assert version["state"] == "SUCCESSFUL"
 
     # What was suspended on it waits for the old VMM: neither lost, nor run on what it does not fit.
-    with pytest.raises(botocore.exceptions.ClientError) as caught:
-        client.resume_microvm(microvmIdentifier=kept.id)
-    assert caught.value.response["Error"]["Code"] == "ConflictException"
-    assert 'version: "0.1"' in caught.value.response["Error"]["Message"]
+    assert 'version: "0.1"' in refused(client.resume_microvm, microvmIdentifier=kept.id)
     assert kept.state == "SUSPENDED"
 
     wait_for("the new snapshot", lambda: builds(hearth, "rebuilt")[0]["buildState"] == "SUCCESSFUL", 120)
@@ -88,3 +98,30 @@ def test_a_snapshot_of_another_vmm_is_refused_then_made_again_and_suspended_micr
     kept.terminate()
     hearth.delete_image("rebuilt")
     assert not manifest.parent.parent.exists()
+
+
+def test_with_another_kernel_launches_are_refused_until_the_new_snapshot_and_suspended_microvms_resume(hearth, tmp_path):
+    build(hearth, tmp_path, "another-kernel")
+    kept = hearth.run("another-kernel")
+    born = kept.request()[2]
+    kept.suspend()
+    manifest = manifest_of(hearth, kept)
+
+    hearth.stop()
+    change(manifest, lambda manifest: manifest.update(kernelRelease="0.1"))
+    hearth.start()
+    message = refused(hearth.client().run_microvm, imageIdentifier=hearth.arn("another-kernel"))
+    assert "the snapshot's guest runs kernel 0.1, this node boots " in message
+    # Its kernel lies in its memory.
+    kept.resume()
+    assert kept.request()[2] == born
+
+    wait_for("the new snapshot", lambda: builds(hearth, "another-kernel")[0]["buildState"] == "SUCCESSFUL", 120)
+    new = hearth.run("another-kernel")
+    assert new.request()[2] != born
+    kept.suspend()
+    kept.resume()
+    assert kept.request()[2] == born
+    new.terminate()
+    kept.terminate()
+    hearth.delete_image("another-kernel")

@@ -35,6 +35,14 @@ pub enum GuestError {
         /// Ours.
         expected: u32,
     },
+    /// A snapshot whose guest runs another kernel.
+    #[error("the snapshot's guest runs kernel {found}, this node boots {expected}")]
+    Kernel {
+        /// The guest's.
+        found: String,
+        /// The node's.
+        expected: String,
+    },
     /// A snapshot that cannot be used.
     #[error("snapshot {path}: {cause}")]
     Snapshot {
@@ -60,11 +68,13 @@ impl GuestError {
         move |source| GuestError::Io { context, source }
     }
 
-    /// Whether a snapshot is whole, but another node's: made by another VMM, processor or agent.
+    /// Whether a snapshot is whole, but another node's: made by another VMM, processor, agent or kernel.
     pub fn is_foreign(&self) -> bool {
         matches!(
             self,
-            GuestError::Protocol { .. } | GuestError::Vmm(VmmError::Platform { .. })
+            GuestError::Protocol { .. }
+                | GuestError::Kernel { .. }
+                | GuestError::Vmm(VmmError::Platform { .. })
         )
     }
 

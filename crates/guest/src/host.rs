@@ -159,9 +159,17 @@ impl Host {
         Snapshot::open(directory, self.inner.driver.platform())
     }
 
-    /// Whether a snapshot's guest runs the kernel that this node boots.
-    pub fn is_of_base(&self, snapshot: &Snapshot) -> bool {
-        snapshot.kernel_release() == self.inner.config.base.kernel_release
+    /// Opens a snapshot for launches: its guest must also run the kernel that this node boots.
+    pub fn open_to_launch(&self, directory: &Path) -> Result<Snapshot, GuestError> {
+        let snapshot = self.open_snapshot(directory)?;
+        let expected = &self.inner.config.base.kernel_release;
+        if snapshot.kernel_release() != expected {
+            return Err(GuestError::Kernel {
+                found: snapshot.kernel_release().to_owned(),
+                expected: expected.clone(),
+            });
+        }
+        Ok(snapshot)
     }
 
     /// Boots a guest and waits for its agent.

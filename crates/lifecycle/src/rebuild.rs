@@ -1,9 +1,8 @@
-//! Snapshots that this node cannot load any more, made again in the background.
+//! Snapshots that this node launches nothing from any more, made again in the background.
 //!
-//! A snapshot belongs to the VMM, the processor and the agent's protocol that made it. When one of them changes, the
-//! version's root disk is booted anew: what the user built stays as it was. Until then a launch is refused by name. The old
-//! snapshot stays for as long as a MicroVM is suspended on it. One that only holds another guest kernel than the base image
-//! serves on until the new one is there.
+//! A snapshot belongs to the VMM, the processor, the agent's protocol and the guest kernel that made it. When one of them
+//! changes, the version's root disk is booted anew: what the user built stays as it was. Until then a launch is refused by
+//! name. The old snapshot stays for as long as a MicroVM is suspended on it, which resumes if only its kernel is another.
 
 use hearth_guest::{GuestError, Snapshot};
 use hearth_wire::{
@@ -21,16 +20,6 @@ use crate::{
     },
 };
 
-/// What this node can do with a version's snapshots.
-enum Standing {
-    /// It loads this one, which holds the base image's kernel.
-    Current(String, Snapshot),
-    /// It loads one with another kernel.
-    Dated(Snapshot),
-    /// It loads none.
-    Unusable(GuestError),
-}
-
 impl Service {
     /// Makes sure that a version has a snapshot that this node loads.
     pub(crate) fn settle_snapshot(&self, key: String) {
@@ -46,14 +35,8 @@ impl Service {
         let Some((image, version)) = self.settled_version(key).await else {
             return Ok(());
         };
-        let latest = image.latest_active_version.as_ref() == Some(&version.version);
-        let refill = |snapshot: &Snapshot| {
-            if latest {
-                self.node().pool.refill(snapshot);
-            }
-        };
-        match self.standing(&version) {
-            Standing::Current(name, snapshot) => {
+        match self.launchable(&version) {
+            Ok((name, snapshot)) => {
                 let sizes = version.sizes().map(|sizes| SnapshotBuild {
                     vmm: Some(snapshot.platform().to_string()),
                     ..sizes.clone()
@@ -67,17 +50,12 @@ impl Service {
                 if !is_known {
                     self.launch_from(key, name, sizes).await?;
                 }
-                refill(&snapshot);
+                if image.latest_active_version.as_ref() == Some(&version.version) {
+                    self.node().pool.refill(&snapshot);
+                }
             }
-            Standing::Dated(snapshot) => {
-                refill(&snapshot);
-                self.rebuild(key, "it holds another guest kernel than the base image", false)
-                    .await?;
-            }
-            Standing::Unusable(error) if error.is_foreign() => {
-                self.rebuild(key, &error.to_string(), true).await?;
-            }
-            Standing::Unusable(error) => {
+            Err(error) if error.is_foreign() => self.rebuild(key, &error.to_string()).await?,
+            Err(error) => {
                 tracing::error!(version = key, %error, "a snapshot cannot be used");
             }
         }
@@ -91,43 +69,30 @@ impl Service {
         (version.state == MicrovmImageVersionState::Successful).then(|| (image.clone(), version.clone()))
     }
 
-    fn standing(&self, version: &VersionRecord) -> Standing {
+    /// The version's snapshot that this node launches from; else what is wrong with the one it launched from so far.
+    fn launchable(&self, version: &VersionRecord) -> Result<(String, Snapshot), GuestError> {
         let host = &self.node().host;
+        let open = |name: &str| host.open_to_launch(&self.node().snapshot_directory(&version.image_id, name));
+        let wrong = match open(version.snapshot()) {
+            Ok(snapshot) => return Ok((version.snapshot().to_owned(), snapshot)),
+            Err(error) => error,
+        };
         let own = format!("{}@", version.version);
         let directory = self.node().image_directory(&version.image_id);
-        let others = std::fs::read_dir(directory).into_iter().flatten().flatten();
-        let others = others
-            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        let all = std::fs::read_dir(directory).into_iter().flatten().flatten();
+        all.map(|entry| entry.file_name().to_string_lossy().into_owned())
             // Not one that is being made or removed.
             .filter(|name| {
                 let id = name.strip_prefix(&own);
                 *name == version.version || id.is_some_and(|id| !id.contains('.'))
-            });
-        let (mut dated, mut unusable) = (None, None);
-        for name in std::iter::once(version.snapshot().to_owned()).chain(others) {
-            let directory = self.node().snapshot_directory(&version.image_id, &name);
-            match host.open_snapshot(&directory) {
-                Ok(snapshot) if host.is_of_base(&snapshot) => return Standing::Current(name, snapshot),
-                // Only the one that serves already: there is no going back to an older kernel.
-                Ok(snapshot) if name == version.snapshot() => dated = Some(snapshot),
-                Ok(_) => {}
-                Err(error) => unusable = unusable.or(Some(error)),
-            }
-        }
-        match (dated, unusable) {
-            (None, Some(error)) => Standing::Unusable(error),
-            (Some(snapshot), _) => Standing::Dated(snapshot),
-            (None, None) => Standing::Unusable(GuestError::io("opening the snapshot")(
-                std::io::ErrorKind::NotFound.into(),
-            )),
-        }
+            })
+            .find_map(|name| open(&name).ok().map(|snapshot| (name, snapshot)))
+            .ok_or(wrong)
     }
 
-    /// Boots the version's root disk and takes a new snapshot. `refused`: the old one does not load here.
-    async fn rebuild(&self, key: &str, cause: &str, refused: bool) -> Result<(), LifecycleError> {
-        if refused {
-            self.show(key, BuildState::InProgress, Some(cause)).await?;
-        }
+    /// Boots the version's root disk and takes a new snapshot.
+    async fn rebuild(&self, key: &str, cause: &str) -> Result<(), LifecycleError> {
+        self.show(key, BuildState::InProgress, Some(cause)).await?;
         let Ok(_turn) = self.inner.builds.clone().acquire_owned().await else {
             return Ok(());
         };
@@ -152,9 +117,7 @@ impl Service {
                     reason = failed.reason,
                     "a snapshot could not be made again"
                 );
-                if refused {
-                    self.show(key, BuildState::Failed, Some(&failed.reason)).await?;
-                }
+                self.show(key, BuildState::Failed, Some(&failed.reason)).await?;
             }
         }
         Ok(())

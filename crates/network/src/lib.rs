@@ -36,4 +36,5 @@ pub use config::NetworkConfig;
 pub use egress::{Allowed, Destination, Egress, Misnamed, NamePattern, Outlet, Protocol, Range};
 pub use error::NetworkError;
 pub use network::Network;
+pub use shaping::probe_limit;
 pub use slot::{API_ADDRESS, API_PORT, METADATA_ADDRESS, METADATA_PORT, Slot};

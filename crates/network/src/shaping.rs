@@ -1,7 +1,10 @@
 //! How much a guest may send and receive: a token bucket (`tbf`) at each of its namespace's links.
 
 use futures::StreamExt;
-use nix::net::if_::if_nametoindex;
+use nix::{
+    net::if_::if_nametoindex,
+    sched::{CloneFlags, unshare},
+};
 use rtnetlink::{
     Handle,
     packet_core::{
@@ -28,13 +31,28 @@ const BURST: u16 = 6;
 /// Holds the guest of the calling thread's namespace to this many bytes a second to it, and as many from it to the world,
 /// after a burst of one second's worth each.
 pub(crate) fn limit(bytes_per_second: u64) -> Result<(), NetworkError> {
+    shape_links(&[TAP, VETH], bytes_per_second)
+}
+
+/// Tries on a namespace of its own whether this kernel can hold a link to a rate.
+pub fn probe_limit() -> Result<(), NetworkError> {
+    let tried = std::thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET).during(|| "making a network namespace".into())?;
+        shape_links(&["lo"], 1 << 20)
+    });
+    tried
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+fn shape_links(links: &[&str], bytes_per_second: u64) -> Result<(), NetworkError> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_io()
         .build()
         .during(|| "starting a runtime".into())?;
     runtime.block_on(async {
         let netlink = netlink()?;
-        for link in [TAP, VETH] {
+        for link in links {
             shape(netlink.clone(), link, bytes_per_second).await?;
         }
         Ok(())

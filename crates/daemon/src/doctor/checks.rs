@@ -37,6 +37,7 @@ pub(super) fn all(config: &Config) -> Vec<Finding> {
         tool("nftables", "nft", "--version", "nftables"),
         tool("mkfs", "mkfs.ext4", "-V", "e2fsprogs"),
         device("tap", "/dev/net/tun", "modprobe tun"),
+        rates(config),
         cgroups(),
         memory(),
         disk(config),
@@ -165,6 +166,20 @@ fn device(name: &'static str, path: &str, cure: &str) -> Finding {
     match std::fs::File::options().read(true).write(true).open(path) {
         Ok(_) => Finding::good(name, format!("{path} opens")),
         Err(error) => Finding::bad(name, format!("{path}: {error}"), cure),
+    }
+}
+
+fn rates(config: &Config) -> Finding {
+    if config.settings.limits.network_bytes_per_second_per_vcpu == 0 {
+        return Finding::good("network limit", "none is configured");
+    }
+    match hearth_network::probe_limit() {
+        Ok(()) => Finding::good("network limit", "the kernel holds links to a rate"),
+        Err(error) => Finding::bad(
+            "network limit",
+            format!("no guest can start: {error}"),
+            "modprobe sch_tbf, or set network_bytes_per_second_per_vcpu = 0",
+        ),
     }
 }
 

@@ -65,7 +65,7 @@ impl Service {
         let snapshot = self
             .node()
             .host
-            .open_snapshot(&directory)
+            .open_to_launch(&directory)
             .map_err(|error| rebuild::refusal(version, &error))?;
         let endpoint_id = uuid::Uuid::new_v4().to_string();
         let record = MicrovmRecord {
