@@ -22,7 +22,7 @@ OUTSIDE = Outside(NUMBER)
 # Settings of the VMM that is to run the guests, by its name; the daemon's own choice otherwise.
 VMM = {
     None: "",
-    "qemu-kvm": 'acceleration = "kvm"',
+    "qemu-kvm": 'vmm = "qemu"\nacceleration = "kvm"',
     "firecracker": 'vmm = "firecracker"',
 }[os.environ.get("HEARTH_TEST_VMM")]
 

@@ -93,6 +93,19 @@ def test_a_vmm_that_dies_ends_its_microvm_with_a_reason_and_a_suspended_one_keep
     assert microvm.python("kept") == "42"
 
 
+def test_a_builder_whose_vmm_dies_fails_its_build_at_once(hearth):
+    dockerfile = "FROM debian:13\nRUN echo so far so good && sleep 3600\nCMD [\"true\"]\n"
+    hearth.create_image("orphan", hearth.upload("orphan.zip", hearth.archive(Dockerfile=dockerfile)))
+    # Not the step's own words, which are logged before it runs.
+    wait_for("the step", lambda: "so far so good" in hearth.log_of("orphan").splitlines(), 300)
+    for pid in hearth.processes():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    assert hearth.await_image("orphan")["state"] == "CREATE_FAILED"
+    assert "the guest has ended" in hearth.build_of("orphan")["stateReason"]
+    hearth.delete_image("orphan")
+
+
 @contextlib.contextmanager
 def disk_of(hearth, name, megabytes, tmp_path):
     """A directory of the daemon's, on a disk of its own."""

@@ -126,7 +126,7 @@ impl Builder {
             argv,
             env: vec![format!("ARCHIVE_BYTES={}", archive.bytes)],
         };
-        let outcome = job.run(guest.agent(), None).await;
+        let outcome = guest.while_it_lives(job.run(guest.agent(), None)).await;
         guest.destroy().await;
         match outcome? {
             Outcome::Done => Ok(()),

@@ -202,7 +202,7 @@ impl Builder {
                 Outcome::Failed(error) => Err(error),
             }
         };
-        let result = result.await;
+        let result = guest.while_it_lives(result).await;
         guest.destroy().await;
         let result = result?;
         self.keep_root_disk(&image, result.image_bytes, build)?;
@@ -264,11 +264,8 @@ impl Builder {
             egress: &Egress::internet(),
         };
         let guest = self.boot(&boot).await?;
-        if let Err(error) = guest
-            .agent()
-            .freeze(hearth_agent_protocol::Freeze { for_image: true })
-            .await
-        {
+        let freeze = hearth_agent_protocol::Freeze { for_image: true };
+        if let Err(error) = guest.while_it_lives(guest.agent().freeze(freeze)).await {
             guest.destroy().await;
             return Err(error.into());
         }
@@ -312,7 +309,7 @@ impl Builder {
             wall_clock_ns: hearth_guest::agent::wall_clock_ns(),
             ..Default::default()
         };
-        match guest.agent().start(application).await {
+        match guest.while_it_lives(guest.agent().start(application)).await {
             Ok(()) => Ok(guest),
             Err(error) => {
                 guest.destroy().await;

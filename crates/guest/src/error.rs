@@ -25,6 +25,9 @@ pub enum GuestError {
     /// The agent gave no answer in time.
     #[error("the agent in the guest gave no answer within {0} s")]
     TimedOut(u64),
+    /// The guest's process has ended.
+    #[error("the guest has ended")]
+    Ended,
     /// The agent speaks another protocol.
     #[error(
         "the agent in the guest speaks protocol {found}, this hearth {expected}; prepare the base image again"

@@ -38,6 +38,18 @@ pub struct Guest {
 }
 
 impl Guest {
+    /// Asks something of the guest, for as long as its process lives: what is asked of a dead one is never answered.
+    pub async fn while_it_lives<T, E: From<GuestError>>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        tokio::select! {
+            biased;
+            result = work => result,
+            () = self.vm.ended() => Err(GuestError::Ended.into()),
+        }
+    }
+
     /// What to write down.
     pub fn record(&self) -> GuestRecord {
         GuestRecord {

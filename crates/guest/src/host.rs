@@ -196,12 +196,8 @@ impl Host {
         let guest = self
             .start(memory, boot.shape.vcpus, disks, Some(kernel), boot.egress)
             .await?;
-        let booted = tokio::select! {
-            booted = guest.agent.await_boot(LONGEST_BOOT) => booted.map(drop),
-            () = guest.vm.ended() => Err(GuestError::Refused("the guest ended while it booted".into())),
-        };
-        match booted {
-            Ok(()) => Ok(guest),
+        match guest.while_it_lives(guest.agent.await_boot(LONGEST_BOOT)).await {
+            Ok(_kernel) => Ok(guest),
             Err(error) => {
                 let words = guest.vm.last_words().await;
                 tracing::warn!(%error, console = %words, "a guest did not boot");

@@ -66,7 +66,11 @@ pub(super) async fn take(
     };
     let guest = node.host.boot(&boot).await?;
     let metadata = node.serve_metadata(guest.slot(), surroundings.subject.clone(), None);
-    if let Err(error) = make_ready(node, &guest, application, hooks, log).await {
+    let ready = tokio::select! {
+        ready = make_ready(node, &guest, application, hooks, log) => ready,
+        () = guest.vm().ended() => Err(SnapshotError::Application("MicroVM terminated before its snapshot was taken".into())),
+    };
+    if let Err(error) = ready {
         drop(metadata);
         guest.destroy().await;
         return Err(error);
@@ -112,7 +116,6 @@ async fn make_ready(
     };
     tokio::select! {
         ended = follow(agent.clone(), log) => Err(SnapshotError::Application(ended?)),
-        () = guest.vm().ended() => Err(SnapshotError::Application("MicroVM terminated before its snapshot was taken".into())),
         ready = ready => ready,
     }?;
     agent.freeze(Freeze { for_image: true }).await?;
@@ -175,7 +178,7 @@ pub(super) async fn validate(
             called = hook.call_until_ready(guest.agent()) => called?.map_err(SnapshotError::Application),
         }
     };
-    let result = result.await;
+    let result = guest.while_it_lives(result).await;
     drop(metadata);
     guest.destroy().await;
     result
