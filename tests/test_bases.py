@@ -3,10 +3,11 @@
 import hashlib
 import io
 import json
+import os
 import tarfile
 
 from raw import Raw
-from support import Hearth
+from support import Hearth, wait_for
 
 
 def archive(path):
@@ -40,6 +41,27 @@ def test_an_imported_archive_is_a_base_that_dockerfiles_name(hearth, tmp_path):
     assert hearth.await_image("on-tiny")["state"] == "CREATED"
     assert "yes" in hearth.log_of("on-tiny").splitlines()
     hearth.delete_image("on-tiny")
+
+
+def test_builds_read_the_prepared_bases_until_one_is_imported_and_newer_ones_are_told_of(hearth, tmp_path):
+    hearth.cli("base", "import", str(archive(tmp_path / "tiny.tar")), "--as", "tiny:1")
+    own = hearth.data / "builder" / "bases.img"
+    warning = f"builds use the container bases of {own}, made before those of "
+    os.utime(own, (0, 0))
+    hearth.stop()
+    hearth.start()
+    wait_for("the warning", lambda: warning in (hearth.data / "hearthd.log").read_text())
+
+    hearth.stop()
+    own.unlink()
+    hearth.start()
+    for base, state in (("debian:13", "CREATED"), ("tiny:1", "CREATE_FAILED")):
+        name = "on-" + base.partition(":")[0]
+        body = hearth.archive(Dockerfile=f'FROM {base}\nCMD ["sleep", "infinity"]\n')
+        hearth.create_image(name, hearth.upload("on.zip", body))
+        assert hearth.await_image(name)["state"] == state
+        hearth.delete_image(name)
+    assert not own.exists()
 
 
 def test_what_is_no_archive_is_refused_with_its_cause(hearth, tmp_path):

@@ -1,5 +1,6 @@
-//! The disk of container bases, which every build has read-only. It is never changed in place: an import works on a
-//! clone and then takes its place, so that running builds keep the disk they started with.
+//! The disk of container bases, which every build has read-only: the prepared one, until an operator imports a base; then
+//! this node's own. A disk is never changed in place: an import works on a clone and then takes its place, so that running
+//! builds keep the disk they started with.
 
 use std::{
     io,
@@ -33,16 +34,17 @@ struct IndexEntry {
 }
 
 impl Builder {
-    /// Takes a copy of the prepared bases disk, unless this node has one of its own already.
-    pub(super) async fn prepare_bases(&self) -> Result<(), BuildError> {
-        let _alone = self.inner.bases.lock().await;
-        if self.bases_disk().exists() {
-            return Ok(());
+    /// Tells the operator when builds do not see the newest prepared bases.
+    pub(super) fn look_at_bases(&self) -> io::Result<()> {
+        let (own, prepared) = (self.own_bases_disk(), &self.inner.config.bases_disk);
+        if own.exists() && own.metadata()?.modified()? < prepared.metadata()?.modified()? {
+            tracing::warn!(
+                "builds use the container bases of {}, made before those of {}: to change over, remove it and import again what was imported",
+                own.display(),
+                prepared.display()
+            );
         }
-        let making = tempfile::tempdir_in(&self.inner.config.directory)?;
-        let bases = making.path().join("bases.img");
-        disk::clone(&self.inner.config.bases_disk, &bases)?;
-        self.publish_bases(&bases)
+        Ok(())
     }
 
     /// Names of the container bases that this node made.
@@ -57,12 +59,21 @@ impl Builder {
 
     /// Adds a container base; it is there for builds that start after this returned.
     pub async fn import_base(&self, archive: BaseArchive) -> Result<(), BuildError> {
-        self.prepare_bases().await?;
         let _alone = self.inner.bases.lock().await;
         self.add_to_bases(&archive).await
     }
 
+    /// What builds read.
     pub(super) fn bases_disk(&self) -> PathBuf {
+        let own = self.own_bases_disk();
+        match own.exists() {
+            true => own,
+            false => self.inner.config.bases_disk.clone(),
+        }
+    }
+
+    /// There as soon as a base was imported.
+    fn own_bases_disk(&self) -> PathBuf {
         self.inner.config.directory.join("bases.img")
     }
 
@@ -81,7 +92,7 @@ impl Builder {
 
     fn publish_bases(&self, bases: &Path) -> Result<(), BuildError> {
         std::fs::File::open(bases)?.sync_all()?;
-        std::fs::rename(bases, self.bases_disk())?;
+        std::fs::rename(bases, self.own_bases_disk())?;
         Ok(durable::sync_directory(&self.inner.config.directory)?)
     }
 

@@ -47,9 +47,9 @@ pub struct BuilderConfig {
     pub root_disk: PathBuf,
     /// Directory of the container bases made by this node, with their `index.json`.
     pub containers: PathBuf,
-    /// The prepared disk of those bases.
+    /// The prepared disk of those bases; read until an operator imports others.
     pub bases_disk: PathBuf,
-    /// Directory of the builder's own snapshot, bases disk and layer caches.
+    /// Directory of the builder's own snapshot, its layer caches, and the bases disk with what was imported.
     pub directory: PathBuf,
     /// Certificates that builds trust besides the container base's own; empty for none.
     pub trusted_certificates: String,
@@ -137,9 +137,9 @@ impl Builder {
         })
     }
 
-    /// Makes the bases disk and the builder's snapshot, unless they are there.
+    /// Makes the builder's snapshot, unless it is there.
     pub async fn prepare(&self) -> Result<(), BuildError> {
-        self.prepare_bases().await?;
+        self.look_at_bases()?;
         self.snapshot().await?;
         Ok(())
     }
@@ -150,7 +150,6 @@ impl Builder {
         build: &Build<'_>,
         log: Option<&mut LogWriter>,
     ) -> Result<ContainerConfig, BuildError> {
-        self.prepare().await?;
         let snapshot = self.snapshot().await?;
         let directory = tempfile::tempdir_in(&self.inner.config.directory)?;
         disk::give(directory.path(), None, None, 0o711)?;
