@@ -103,6 +103,7 @@ def test_a_builder_whose_vmm_dies_fails_its_build_at_once(hearth):
             os.kill(pid, signal.SIGKILL)
     assert hearth.await_image("orphan")["state"] == "CREATE_FAILED"
     assert "the guest has ended" in hearth.build_of("orphan")["stateReason"]
+    assert "a guest has ended" in (hearth.data / "hearthd.log").read_text()
     hearth.delete_image("orphan")
 
 

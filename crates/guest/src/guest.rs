@@ -46,7 +46,11 @@ impl Guest {
         tokio::select! {
             biased;
             result = work => result,
-            () = self.vm.ended() => Err(GuestError::Ended.into()),
+            () = self.vm.ended() => {
+                let console = self.vm.last_words().await;
+                tracing::warn!(guest = self.name, %console, "a guest has ended");
+                Err(GuestError::Ended.into())
+            }
         }
     }
 
