@@ -18,6 +18,7 @@ import zipfile
 
 import boto3
 import botocore.config
+import botocore.exceptions
 
 import model
 
@@ -41,6 +42,16 @@ def wait_for(what, condition, seconds=60, pause=0.05):
             return value
         assert time.monotonic() < end, f"{what}: not within {seconds} s"
         time.sleep(pause)
+
+
+def refusal(call, **arguments):
+    """HTTP status, code and message of the error that a call must end with."""
+    try:
+        answer = call(**arguments)
+    except botocore.exceptions.ClientError as error:
+        response = error.response
+        return response["ResponseMetadata"]["HTTPStatusCode"], response["Error"]["Code"], response["Error"]["Message"]
+    raise AssertionError(f"not refused: {answer}")
 
 
 def copy(source, target):
@@ -373,3 +384,10 @@ class MicroVm:
         assert status == 200, (status, body)
         answer = json.loads(body)
         return answer["error"] or answer["result"] or answer["stdout"]
+
+    def manifest(self):
+        """Where the snapshot that it is suspended on is described."""
+        suspend, = (self.hearth.data / "microvms" / self.id).glob("suspended-*/suspend.json")
+        snapshot = json.loads(suspend.read_text())["snapshot"]
+        manifests = (self.hearth.data / "images").glob("*/*/manifest.json")
+        return next(path for path in manifests if json.loads(path.read_text())["id"] == snapshot)

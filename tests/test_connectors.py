@@ -7,12 +7,11 @@ import uuid
 import botocore.auth
 import botocore.awsrequest
 import botocore.credentials
-import botocore.exceptions
 import pytest
 import requests
 
 from private import settings
-from support import wait_for
+from support import refusal, wait_for
 from test_access import allow, make_role  # noqa: F401 (a fixture)
 
 SETTINGS = """
@@ -89,13 +88,6 @@ def raw(hearth, method, path, body=None):
     return requests.request(
         method, request.url, data=data, headers=dict(request.headers), verify=settings["ca"], timeout=60
     )
-
-
-def refusal(call, **arguments):
-    with pytest.raises(botocore.exceptions.ClientError) as caught:
-        call(**arguments)
-    response = caught.value.response
-    return response["ResponseMetadata"]["HTTPStatusCode"], response["Error"]["Code"], response["Error"]["Message"]
 
 
 def test_checklist_107_what_the_model_calls_optional_is_asked_for_in_the_recorded_order(hearth, core):

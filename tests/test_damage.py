@@ -1,7 +1,5 @@
 """Altered or cut files of a snapshot or a suspend: refused by name, the MicroVM stays SUSPENDED, and whole again it resumes."""
 
-import json
-
 import botocore.exceptions
 
 from support import wait_for
@@ -58,10 +56,7 @@ def test_damaged_files_of_a_suspend_are_refused_by_name_and_nothing_is_lost(hear
 def test_an_altered_memory_file_of_an_image_is_noticed_before_anything_runs_on_it(hearth, microvm):
     microvm.python("kept = 42")
     microvm.suspend()
-    suspend, = (hearth.data / "microvms" / microvm.id).glob("suspended-*/suspend.json")
-    snapshot = json.loads(suspend.read_text())["snapshot"]
-    manifests = (hearth.data / "images").glob("*/*/manifest.json")
-    memory = next(path for path in manifests if json.loads(path.read_text())["id"] == snapshot).with_name("memory")
+    memory = microvm.manifest().with_name("memory")
     hearth.stop()
     alter(memory, 1 << 20)
     try:

@@ -3,10 +3,7 @@ again, and what a MicroVM was suspended on stays."""
 
 import json
 
-import botocore.exceptions
-import pytest
-
-from support import wait_for
+from support import refusal, wait_for
 
 
 SERVER = """\
@@ -29,14 +26,6 @@ def build(hearth, source, name):
     hearth.cli("image", "build", str(source), "--name", name)
 
 
-def manifest_of(hearth, suspended):
-    """Where the snapshot of a suspended MicroVM is described."""
-    suspend, = (hearth.data / "microvms" / suspended.id).glob("suspended-*/suspend.json")
-    snapshot = json.loads(suspend.read_text())["snapshot"]
-    manifests = (hearth.data / "images").glob("*/*/manifest.json")
-    return next(path for path in manifests if json.loads(path.read_text())["id"] == snapshot)
-
-
 def change(manifest, edit):
     """The manifest's former text; the node's daemon must not run."""
     text = manifest.read_text()
@@ -44,14 +33,6 @@ def change(manifest, edit):
     edit(changed)
     manifest.write_text(json.dumps(changed))
     return text
-
-
-def refused(operation, **request):
-    with pytest.raises(botocore.exceptions.ClientError) as caught:
-        operation(**request)
-    error = caught.value.response["Error"]
-    assert error["Code"] == "ConflictException"
-    return error["Message"]
 
 
 def builds(hearth, image):
@@ -66,13 +47,13 @@ def test_a_snapshot_of_another_vmm_is_refused_then_made_again_and_suspended_micr
     assert first.request()[2] == born
     first.terminate()
     kept.suspend()
-    manifest = manifest_of(hearth, kept)
+    manifest = kept.manifest()
 
     hearth.stop()
     whole = change(manifest, lambda manifest: manifest["platform"].update(version="0.1"))
     hearth.start()
-    message = refused(client.run_microvm, imageIdentifier=hearth.arn("rebuilt"))
-    assert "is being made again for this node" in message and 'version: "0.1"' in message
+    _, code, message = refusal(client.run_microvm, imageIdentifier=hearth.arn("rebuilt"))
+    assert code == "ConflictException" and "is being made again for this node" in message and 'version: "0.1"' in message
     wait_for("its being made again", lambda: builds(hearth, "rebuilt")[0]["buildState"] == "IN_PROGRESS")
     shown, = builds(hearth, "rebuilt")
     assert 'version: "0.1"' in shown.get("stateReason", ""), shown
@@ -80,7 +61,8 @@ def test_a_snapshot_of_another_vmm_is_refused_then_made_again_and_suspended_micr
     assert version["state"] == "SUCCESSFUL"
 
     # What was suspended on it waits for the old VMM: neither lost, nor run on what it does not fit.
-    assert 'version: "0.1"' in refused(client.resume_microvm, microvmIdentifier=kept.id)
+    _, code, message = refusal(client.resume_microvm, microvmIdentifier=kept.id)
+    assert code == "ConflictException" and 'version: "0.1"' in message
     assert kept.state == "SUSPENDED"
 
     wait_for("the new snapshot", lambda: builds(hearth, "rebuilt")[0]["buildState"] == "SUCCESSFUL", 120)
@@ -105,13 +87,13 @@ def test_with_another_kernel_launches_are_refused_until_the_new_snapshot_and_sus
     kept = hearth.run("another-kernel")
     born = kept.request()[2]
     kept.suspend()
-    manifest = manifest_of(hearth, kept)
+    manifest = kept.manifest()
 
     hearth.stop()
     change(manifest, lambda manifest: manifest.update(kernelRelease="0.1"))
     hearth.start()
-    message = refused(hearth.client().run_microvm, imageIdentifier=hearth.arn("another-kernel"))
-    assert "the snapshot's guest runs kernel 0.1, this node boots " in message
+    _, code, message = refusal(hearth.client().run_microvm, imageIdentifier=hearth.arn("another-kernel"))
+    assert code == "ConflictException" and "the snapshot's guest runs kernel 0.1, this node boots " in message
     # Its kernel lies in its memory.
     kept.resume()
     assert kept.request()[2] == born

@@ -246,7 +246,7 @@ impl Builder {
     async fn open_or_make_snapshot(&self) -> Result<Snapshot, BuildError> {
         let directory = self.inner.config.directory.join("snapshot");
         if self.is_current(&directory) {
-            match self.inner.host.open_snapshot(&directory) {
+            match self.inner.host.open_to_launch(&directory) {
                 Ok(snapshot) => return Ok(snapshot),
                 Err(error) => tracing::info!(%error, "the builder's snapshot is made again"),
             }

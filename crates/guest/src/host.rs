@@ -199,8 +199,11 @@ impl Host {
         match guest.while_it_lives(guest.agent.await_boot(LONGEST_BOOT)).await {
             Ok(_kernel) => Ok(guest),
             Err(error) => {
-                let words = guest.vm.last_words().await;
-                tracing::warn!(%error, console = %words, "a guest did not boot");
+                // What one that ended has said is in the log already.
+                if !matches!(error, GuestError::Ended) {
+                    let words = guest.vm.last_words().await;
+                    tracing::warn!(%error, console = %words, "a guest did not boot");
+                }
                 guest.destroy().await;
                 Err(error)
             }
