@@ -68,7 +68,7 @@ $(NODE)/.ready: tests/clients/package.json tests/clients/package-lock.json $(VEN
 		ci --no-audit --no-fund --silent
 	touch $@
 
-test: check unit-tests builder-tests vm-tests
+test: check unit-tests builder-tests vm-tests test-kvm-core
 
 check: target/.packages
 	cargo fmt --all -- --check
@@ -101,7 +101,7 @@ test-kvm: kvm-host
 
 # Of it what fits into ten minutes.
 test-kvm-core: kvm-host
-	tests/kvm-host/run tests/kvm-host/suite "$(KVM_VMMS)" tests/test_microvms.py -k "two_microvms or kernel_of_its_own or hooks or costs_its_delta"
+	tests/kvm-host/core "$(KVM_VMMS)"
 
 bench: build prepare $(VENV)/.ready
 	bench/run

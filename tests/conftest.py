@@ -22,8 +22,8 @@ OUTSIDE = Outside(NUMBER)
 # Settings of the VMM that is to run the guests, by its name; the daemon's own choice otherwise.
 VMM = {
     None: "",
-    "qemu-kvm": 'vmm = "qemu"\nacceleration = "kvm"',
-    "firecracker": 'vmm = "firecracker"',
+    "qemu-kvm": 'vmm = "qemu"\nacceleration = "kvm"\nbuilder_vcpus = 1',
+    "firecracker": 'vmm = "firecracker"\nbuilder_vcpus = 1',
 }[os.environ.get("HEARTH_TEST_VMM")]
 
 

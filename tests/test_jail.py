@@ -43,6 +43,9 @@ def groups(pid):
     return found
 
 
+# linux/capability.h; without it nobody can be told to be ended less readily than before.
+CAP_SYS_RESOURCE = 1 << 24
+
 # By driver: what its jail's root, devices, own directory and network hold beside what every jail holds.
 ROOT = {"firecracker": {"firecracker"}, "qemu": {"etc", "firmware", "lib", "lib64", "modules", "proc", "usr"}}
 DEVICES = {"firecracker": {"urandom", "kvm", "tun"}, "qemu": {"urandom", "kvm"}}
@@ -187,3 +190,25 @@ def test_nothing_of_a_vmm_is_left_when_it_is_killed_with_the_daemon(hearth, micr
     assert guest not in hearth.guests()
     assert not [path for path in hearth.control_groups() if path.endswith(guest)]
     assert "vmm" not in pathlib.Path("/proc/self/mounts").read_text()
+
+
+def test_when_memory_runs_out_the_kernel_ends_what_nobody_would_miss(hearth, vmm):
+    readily = {pid: int(pathlib.Path(f"/proc/{pid}/oom_score_adj").read_text()) for pid in [hearth.pid, *hearth.processes()]}
+    may_protect_itself = int(status(hearth.pid)["CapEff"][0], 16) & CAP_SYS_RESOURCE
+    assert readily.pop(hearth.pid) == (-900 if may_protect_itself else 0)
+    assert readily.pop(vmm) == 0, "it has a state of its own"
+    assert readily and set(readily.values()) == {500}, "started ahead"
+
+
+def test_a_microvm_that_ended_because_memory_ran_out_is_named_in_the_log(hearth, microvm, vmm):
+    limits = [directory / name for directory, _ in groups(vmm) for name in ("memory.max", "memory.limit_in_bytes")]
+    limit, = [path for path in limits if path.exists()]
+    usage = limit.with_name({"memory.max": "memory.current"}.get(limit.name, "memory.usage_in_bytes"))
+    limit.write_text(str(int(usage.read_text()) + (32 << 20)))
+    status, _, _ = microvm.request("POST", "/run", body=b"kept = bytearray(b'1' * (256 << 20))")
+    assert status == 502
+    microvm.await_state("TERMINATED")
+    assert microvm.object["stateReason"] == "The MicroVM ended unexpectedly."
+    lines = (hearth.data / "hearthd.log").read_text().splitlines()
+    told, = [line for line in lines if microvm.id in line and "a MicroVM's process has ended" in line]
+    assert "memory ran out and the kernel ended the process" in told

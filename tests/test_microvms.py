@@ -104,3 +104,21 @@ def test_a_launch_with_the_same_client_token_is_the_same_microvm(hearth, image):
     again = hearth.run(image, clientToken="once")
     assert first.id == again.id
     first.terminate()
+
+
+def test_after_a_suspend_the_wall_clock_is_right_and_counted_time_is_as_documented(hearth, microvm):
+    def clocks():
+        asked = time.time()
+        wall, counted = map(float, microvm.python("import time\nf'{time.time()} {time.monotonic()}'").strip("'").split())
+        assert asked - 1 < wall < time.time() + 1
+        return counted
+
+    began, before = time.monotonic(), clocks()
+    microvm.suspend()
+    time.sleep(10)
+    microvm.resume()
+    went_on, passed = clocks() - before, time.monotonic() - began
+    if hearth.driver == "firecracker":
+        assert 10 <= went_on <= passed + 1, "it goes on, as in the cloud"
+    else:
+        assert went_on <= passed - 9, "it stands still"

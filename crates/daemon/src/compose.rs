@@ -38,6 +38,9 @@ use crate::{
     lock, roles, secrets, vmm,
 };
 
+/// This daemon's `oom_score_adj`: when memory runs out, the kernel ends nearly everything else before it.
+const LAST_TO_END: i16 = -900;
+
 /// Runs the daemon until it is told to stop.
 pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     tracing_subscriber::fmt()
@@ -58,6 +61,9 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
+    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", LAST_TO_END.to_string()) {
+        tracing::warn!(%error, "this daemon goes unprotected when memory runs out: it needs CAP_SYS_RESOURCE");
+    }
     std::fs::create_dir_all(&config.data)
         .with_context(|| format!("cannot make {}", config.data.display()))?;
     disk::give(&config.data, None, None, 0o711)?;

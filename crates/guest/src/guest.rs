@@ -47,10 +47,26 @@ impl Guest {
             biased;
             result = work => result,
             () = self.vm.ended() => {
-                let console = self.vm.last_words().await;
+                let console = self.last_words().await;
                 tracing::warn!(guest = self.name, %console, "a guest has ended");
                 Err(GuestError::Ended.into())
             }
+        }
+    }
+
+    /// The end of the VMM's log, and why the kernel has ended it if it has.
+    pub async fn last_words(&self) -> String {
+        let words = self.vm.last_words().await;
+        match self.host.out_of_memory(&self.name) {
+            true => format!("memory ran out and the kernel ended the process; its log: {words}"),
+            false => words,
+        }
+    }
+
+    /// From here on the guest has a state that somebody would miss: when memory runs out, the kernel ends others first.
+    pub fn treasure(&self) {
+        if let Err(error) = self.vm.process().set_oom_score_adj(0) {
+            tracing::warn!(guest = self.name, %error, "a guest goes unprotected when memory runs out");
         }
     }
 

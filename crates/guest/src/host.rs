@@ -172,6 +172,11 @@ impl Host {
         Ok(snapshot)
     }
 
+    /// Whether the kernel has ended this guest's process because memory ran out.
+    pub(crate) fn out_of_memory(&self, guest: &str) -> bool {
+        self.inner.cgroups.out_of_memory(guest)
+    }
+
     /// Boots a guest and waits for its agent.
     pub async fn boot(&self, boot: &Boot<'_>) -> Result<Guest, GuestError> {
         let memory = memory_path(boot.directory);
@@ -201,7 +206,7 @@ impl Host {
             Err(error) => {
                 // What one that ended has said is in the log already.
                 if !matches!(error, GuestError::Ended) {
-                    let words = guest.vm.last_words().await;
+                    let words = guest.last_words().await;
                     tracing::warn!(%error, console = %words, "a guest did not boot");
                 }
                 guest.destroy().await;

@@ -41,6 +41,17 @@ impl ProcessRecord {
         })
     }
 
+    /// Tells the kernel how readily it may end this process when memory runs out: proc(5), `oom_score_adj`.
+    pub fn set_oom_score_adj(&self, adjustment: i16) -> io::Result<()> {
+        match self.is_alive() {
+            true => std::fs::write(
+                format!("/proc/{}/oom_score_adj", self.pid),
+                adjustment.to_string(),
+            ),
+            false => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
     /// Whether this very process is alive (a zombie is not).
     pub fn is_alive(&self) -> bool {
         procfs::process::Process::new(self.pid)

@@ -68,7 +68,11 @@ pub(super) async fn take(
     let metadata = node.serve_metadata(guest.slot(), surroundings.subject.clone(), None);
     let ready = tokio::select! {
         ready = make_ready(node, &guest, application, hooks, log) => ready,
-        () = guest.vm().ended() => Err(SnapshotError::Application("MicroVM terminated before its snapshot was taken".into())),
+        () = guest.vm().ended() => {
+            let console = guest.last_words().await;
+            tracing::warn!(%console, "a guest has ended before its snapshot was taken");
+            Err(SnapshotError::Application("MicroVM terminated before its snapshot was taken".into()))
+        }
     };
     if let Err(error) = ready {
         drop(metadata);

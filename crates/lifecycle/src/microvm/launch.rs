@@ -215,7 +215,7 @@ impl Task {
         tokio::select! {
             woken = woken => woken,
             () = guest.vm().ended() => {
-                let ended = VmmError::Ended(guest.vm().last_words().await);
+                let ended = VmmError::Ended(guest.last_words().await);
                 Err(GuestError::from(ended).into())
             }
         }

@@ -145,7 +145,13 @@ impl Task {
                     )
                     .await;
                 }
-                Event::VmmEnded => self.apply(Request::Exit, "The MicroVM ended unexpectedly.").await,
+                Event::VmmEnded => {
+                    if let Some(guest) = &self.guest {
+                        let console = guest.last_words().await;
+                        tracing::warn!(microvm = self.record.id, %console, "a MicroVM's process has ended");
+                    }
+                    self.apply(Request::Exit, "The MicroVM ended unexpectedly.").await
+                }
                 Event::TerminateAsked => self.apply(Request::Terminate, SUCCESS).await,
                 Event::Due => self.act_on_time().await,
                 Event::DaemonStops => return,
@@ -297,6 +303,7 @@ impl Task {
     /// Opens the gate and follows the application's output.
     pub(super) fn open_gate(&mut self) {
         let Some(guest) = &self.guest else { return };
+        guest.treasure();
         self.generation += 1;
         self.traffic.touch();
         self.gate.send_replace(Some(Open {

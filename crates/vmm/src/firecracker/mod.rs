@@ -28,6 +28,8 @@ use crate::{
 const OLDEST: (u32, u32) = (1, 12);
 /// The API's major version that this driver speaks.
 const MAJOR: u32 = 1;
+/// From this version on a restored guest's clocks stand still unless asked to go on by the time that has passed; before, they do.
+const CLOCKS_STAND_STILL: (u32, u32) = (1, 16);
 /// What an operator is told about versions.
 pub const SUPPORTED: &str = "1.12 or newer, below 2";
 
@@ -35,6 +37,8 @@ pub const SUPPORTED: &str = "1.12 or newer, below 2";
 #[derive(Debug, Clone)]
 pub struct Firecracker {
     platform: Platform,
+    /// Whether a load must ask for the guest's clocks to go on.
+    ask_clocks_on: bool,
     /// What the program itself needs in its jail: nothing but itself as released, which is static.
     files: Arc<Vec<Bind>>,
 }
@@ -85,6 +89,7 @@ impl Firecracker {
         files.extend(libraries.iter().map(|library| Bind::read_only(library, library)));
         Ok(Firecracker {
             platform,
+            ask_clocks_on: version >= CLOCKS_STAND_STILL,
             files: Arc::new(files),
         })
     }
@@ -147,8 +152,9 @@ mod tests {
     fn the_version_decides_and_names_what_is_wrong() {
         let directory = tempfile::tempdir().expect("temp dir");
         let find = |version: &str| Firecracker::find(&program(directory.path(), version));
-        for version in ["1.12.1", "1.14.0-dev"] {
+        for (version, ask_clocks_on) in [("1.12.1", false), ("1.14.0-dev", false), ("1.16.0", true)] {
             let found = find(version).expect("supported");
+            assert_eq!(found.ask_clocks_on, ask_clocks_on);
             assert_eq!(found.platform().machine, "state format v6.0.0");
             assert!(version.starts_with(&found.platform().version));
         }

@@ -41,6 +41,7 @@ struct Fresh {
     user: u32,
     disks: usize,
     disk_limits: DiskLimits,
+    ask_clocks_on: bool,
     /// Disks without a file yet.
     missing: Vec<(usize, Disk)>,
 }
@@ -65,6 +66,7 @@ impl FirecrackerVm {
             user: machine.user_id,
             disks: machine.disks.len(),
             disk_limits: machine.disk_limits,
+            ask_clocks_on: firecracker.ask_clocks_on,
             missing: missing.filter(|(_, disk)| disk.path.is_none()).collect(),
         };
         let vm = FirecrackerVm {
@@ -142,21 +144,24 @@ impl FirecrackerVm {
         Ok(())
     }
 
-    /// Loads the state at [`LOADED_STATE`]; the guest stands still afterwards.
-    async fn load(&self) -> Result<(), VmmError> {
-        let body = json!({
+    /// Loads the state at [`LOADED_STATE`]; the guest stands still afterwards. Its clocks go on by the time that has passed.
+    async fn load(&self, ask_clocks_on: bool) -> Result<(), VmmError> {
+        let mut body = json!({
             "snapshot_path": LOADED_STATE,
             "mem_backend": { "backend_type": "File", "backend_path": command::MEMORY },
         });
+        if ask_clocks_on {
+            body["clock_realtime"] = true.into();
+        }
         self.api.put("PUT /snapshot/load", "/snapshot/load", body).await
     }
 
     /// The same with the delta written into guest memory on the way.
-    async fn load_with(&self, delta: PathBuf, base: PathBuf) -> Result<(), VmmError> {
+    async fn load_with(&self, delta: PathBuf, base: PathBuf, ask_clocks_on: bool) -> Result<(), VmmError> {
         let pid = self.process().pid;
         let first_disk = disk_place(0);
         let opening = Opening::of(pid, &first_disk).map_err(VmmError::io("watching a VMM's disk"))?;
-        let mut load = std::pin::pin!(self.load());
+        let mut load = std::pin::pin!(self.load(ask_clocks_on));
         let held = tokio::select! {
             held = opening.reached() => held.map_err(VmmError::io("waiting for a VMM to open its disk"))?,
             loaded = &mut load => {
@@ -229,8 +234,11 @@ impl Vm for FirecrackerVm {
         };
         copy().map_err(VmmError::io("handing device state to the VMM"))?;
         match delta {
-            Some(delta) => self.load_with(delta.to_owned(), fresh.base).await?,
-            None => self.load().await?,
+            Some(delta) => {
+                self.load_with(delta.to_owned(), fresh.base, fresh.ask_clocks_on)
+                    .await?
+            }
+            None => self.load(fresh.ask_clocks_on).await?,
         }
         fresh
             .link

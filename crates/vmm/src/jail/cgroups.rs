@@ -131,6 +131,21 @@ impl Cgroups {
             .collect()
     }
 
+    /// Whether the kernel has killed a process of the group because memory ran out, the group's or the machine's.
+    pub fn out_of_memory(&self, name: &str) -> bool {
+        let file = match self.version {
+            Version::One => "memory.oom_control",
+            Version::Two => "memory.events",
+        };
+        let events = self.parents.iter().map(|parent| parent.join(name).join(file));
+        events
+            .filter_map(|events| fs::read_to_string(events).ok())
+            .any(|text| {
+                let mut counts = text.lines().filter_map(|line| line.strip_prefix("oom_kill "));
+                counts.any(|count| count != "0")
+            })
+    }
+
     /// Removes a group whose processes have ended.
     pub async fn remove(&self, name: &str) -> io::Result<()> {
         for parent in self.parents.iter() {

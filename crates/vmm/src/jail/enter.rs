@@ -41,6 +41,10 @@ fn step<T, E: std::fmt::Display>(what: &str, result: Result<T, E>) -> Result<T, 
 
 /// Joins the control groups and leaves the daemon's namespaces.
 fn leave_namespaces(spec: &JailSpec) -> Result<(), String> {
+    step(
+        "its place when memory runs out",
+        fs::write("/proc/self/oom_score_adj", super::EXPENDABLE.to_string()),
+    )?;
     for group in &spec.cgroups {
         step(
             &format!("joining the control group {}", group.display()),
