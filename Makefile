@@ -68,7 +68,7 @@ $(NODE)/.ready: tests/clients/package.json tests/clients/package-lock.json $(VEN
 		ci --no-audit --no-fund --silent
 	touch $@
 
-test: check unit-tests builder-tests vm-tests test-kvm-core
+test: check unit-tests builder-tests vm-tests
 
 check: target/.packages
 	cargo fmt --all -- --check
