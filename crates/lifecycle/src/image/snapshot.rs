@@ -66,18 +66,16 @@ pub(super) async fn take(
     };
     let guest = node.host.boot(&boot).await?;
     let metadata = node.serve_metadata(guest.slot(), surroundings.subject.clone(), None);
-    let ready = tokio::select! {
-        ready = make_ready(node, &guest, application, hooks, log) => ready,
-        () = guest.vm().ended() => {
-            let console = guest.last_words().await;
-            tracing::warn!(%console, "a guest has ended before its snapshot was taken");
-            Err(SnapshotError::Application("MicroVM terminated before its snapshot was taken".into()))
-        }
-    };
-    if let Err(error) = ready {
+    let ready = make_ready(node, &guest, application, hooks, log);
+    if let Err(error) = guest.while_it_lives(ready).await {
         drop(metadata);
         guest.destroy().await;
-        return Err(error);
+        return Err(match error {
+            SnapshotError::Node(GuestError::Ended) => {
+                SnapshotError::Application("MicroVM terminated before its snapshot was taken".into())
+            }
+            error => error,
+        });
     }
     drop(metadata);
     Ok(node.host.snapshot(guest, &boot).await?)

@@ -2,7 +2,6 @@
 
 use hearth_guest::{Guest, GuestError, Idle, Restore};
 use hearth_storage::{disk, durable};
-use hearth_vmm::VmmError;
 use hearth_wire::{ApiError, texts};
 
 use super::{
@@ -212,13 +211,7 @@ impl Task {
             }
             Ok(())
         };
-        tokio::select! {
-            woken = woken => woken,
-            () = guest.vm().ended() => {
-                let ended = VmmError::Ended(guest.last_words().await);
-                Err(GuestError::from(ended).into())
-            }
-        }
+        guest.while_it_lives(woken).await
     }
 
     /// After a wake: write it down, open the gate, forget the files of the suspend.
