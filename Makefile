@@ -83,7 +83,7 @@ builder-tests: prepare
 	HEARTH_IMAGES=$(BASE) python3 -m unittest discover -q -s images/tests
 
 vm-tests: build prepare $(VENV)/.ready $(NODE)/.ready
-	tests/images/hostile/module/build $(HEARTH_DATA)/hostile-module $(BASE)
+	tests/images/hostile/module/build target/hostile-module $(BASE)
 	cargo build --release --locked -p hearth-cli --example story
 	$(VENV)/bin/python -m pytest tests -q -n 2 --dist loadfile
 
@@ -95,9 +95,13 @@ endurance: build prepare $(VENV)/.ready
 kvm-host: prepare $(VENV)/.ready
 	tests/kvm-host/prepare target/kvm-host $(BASE) $(VENV)/bin/python
 
-# The main job with each VMM on KVM, and what a VMM's jail looks like there.
+# The main job with each VMM on KVM, what a VMM's jail looks like there, hostile guests, many suspends and launches.
 test-kvm: kvm-host
-	tests/kvm-host/run tests/kvm-host/suite "$(KVM_VMMS)" tests/test_microvms.py tests/test_jail.py tests/test_damage.py tests/test_limits.py
+	tests/images/hostile/module/build target/hostile-module $(BASE)
+	for vmm in $(KVM_VMMS); do \
+		tests/kvm-host/run env HEARTH_CYCLES=$(CYCLES) HEARTH_LAUNCHES=$(CYCLES) tests/kvm-host/suite $$vmm \
+			$(addprefix tests/test_,$(addsuffix .py,microvms jail damage limits hostile endurance)); \
+	done
 
 # Of it what fits into ten minutes.
 test-kvm-core: kvm-host

@@ -13,8 +13,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PROJECT = ROOT / "tests/images/hostile"
 BASE = pathlib.Path(os.environ.get("HEARTH_DATA", "/var/lib/hearth")) / "base"
-# Beside the base whose kernel it is for.
-MODULE = BASE.parent / "hostile-module"
+MODULE = ROOT / "target/hostile-module"
 MARK = b"hearth-hostile"
 EVIL_MAC = "02:66:66:66:66:66"
 # The port of a connection that is allowed, sent after an attack: what has not arrived by then never will.
