@@ -64,6 +64,14 @@ def test_a_missing_artifact_fails_with_its_reason(hearth, uri, reason):
     assert reason in failing(hearth, reason.lower().replace("_", "-"), uri)["stateReason"]
 
 
+def test_a_guest_that_ends_before_its_snapshot_fails_its_build(hearth):
+    # With every capability, in a proc of its own, an application can reset its machine.
+    reset = "mount -t proc proc /mnt && sleep 2 && echo b >/mnt/sysrq-trigger; sleep 60"
+    uri = hearth.upload("resets.zip", Hearth.archive(Dockerfile=f'FROM debian:13\nCMD ["sh", "-c", "{reset}"]\n'))
+    build = failing(hearth, "resets", uri, additionalOsCapabilities=["ALL"])
+    assert "MicroVM terminated before its snapshot was taken" in build["stateReason"], build
+
+
 SERVER = """
 import http.server, os
 class Handler(http.server.BaseHTTPRequestHandler):
