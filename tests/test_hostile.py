@@ -459,6 +459,10 @@ def test_an_agent_that_is_none_harms_its_own_microvm_alone(impersonations, manne
 
 # Devices
 
+def scratch_disk(hearth, vm):
+    return hearth.data / "microvms" / vm.id / "scratch.img"
+
+
 def test_the_images_disk_cannot_be_written(world, attacker):
     before = hostile.files(world)
     assert do(attacker, "write_disk('vda', 0)") in (1, 5, 30), "EPERM, EIO or EROFS"
@@ -467,10 +471,15 @@ def test_the_images_disk_cannot_be_written(world, attacker):
     assert hostile.files(world) == before
 
 
-def test_nothing_is_written_past_a_disks_end(attacker):
+def test_nothing_is_written_past_a_disks_end(world, attacker):
+    disk = scratch_disk(world, attacker)
+    before = disk.stat().st_size
+    # QEMU answers with an error (VIRTIO_BLK_S_IOERR or _UNSUPP), Firecracker hands it back without a word.
+    refusals = {"qemu": (1, 2), "firecracker": (255,)}[world.driver]
     assert do(attacker, "write_disk('vdb', disk_bytes('vdb'))") == 28, "ENOSPC"
     for sector in ("disk_bytes('vdb') // 512", "2**55", "2**63", "2**64 - 1"):
-        assert do(attacker, f"load(mode='write', type=DISK, index=1, sector={sector})") in (1, 2), sector
+        assert do(attacker, f"load(mode='write', type=DISK, index=1, sector={sector})") in refusals, sector
+    assert disk.stat().st_size == before
 
 
 QUEUES = {
@@ -521,13 +530,13 @@ def test_abused_devices_harm_their_own_microvm_alone(abuses, abuse):
 # Exhaustion
 
 def test_a_console_is_bounded_while_an_image_is_built(hostile_image, sizes_while_built):
-    assert sizes_while_built[0] < 400 << 10, "the application wrote 512 KiB to its console"
+    assert sizes_while_built[0] < 200 << 10, "the application wrote 256 KiB to its console"
 
 
 def test_a_console_is_bounded_while_a_microvm_runs(world, attacker):
     with Sizes(world) as sizes:
-        assert do(attacker, "flood_console(1 << 19)") >= 1 << 19
-    assert sizes.most < 400 << 10
+        assert do(attacker, "flood_console(1 << 18)") >= 1 << 18
+    assert sizes.most < 200 << 10
 
 
 def test_a_flood_of_output_is_held_to_the_logs_rate(world, hostile_image, neighbour):
@@ -558,7 +567,7 @@ def test_memory_is_the_guests_own(attacker):
 
 
 def test_a_disk_is_full_at_its_size(world, attacker):
-    disk = world.data / "microvms" / attacker.id / "scratch.img"
+    disk = scratch_disk(world, attacker)
     before = disk.stat().st_size
     error, free = do(attacker, "fill_disk()", timeout=300)
     assert (error, disk.stat().st_size) == ("ENOSPC", before) and free < 32 << 20

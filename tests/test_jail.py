@@ -50,7 +50,7 @@ CAP_SYS_RESOURCE = 1 << 24
 ROOT = {"firecracker": {"firecracker"}, "qemu": {"etc", "firmware", "lib", "lib64", "modules", "proc", "usr"}}
 DEVICES = {"firecracker": {"urandom", "kvm", "tun"}, "qemu": {"urandom", "kvm"}}
 OWN = {
-    "firecracker": {"api.sock", "firecracker.log", "loaded-state", "saved-state"},
+    "firecracker": {"api.sock", "loaded-state", "saved-state"},
     "qemu": {"qmp.sock", "device-state"},
 }
 INTERFACES = {"firecracker": {"lo", "tap0", "uplink"}, "qemu": {"lo"}}

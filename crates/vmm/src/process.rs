@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read, Seek, SeekFrom},
+    io::{self, Read},
     os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
     path::Path,
     sync::Arc,
@@ -132,22 +132,6 @@ fn pidfd_send_signal(pidfd: &OwnedFd, signal: Signal) {
             0,
         );
     }
-}
-
-/// The last 4 KiB of a log that a VMM process may have put something else in the place of, as text.
-pub(crate) fn read_tail(path: &Path) -> String {
-    let read = || -> io::Result<String> {
-        let mut file = File::options()
-            .read(true)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(path)?;
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(4096)))?;
-        let mut tail = Vec::new();
-        file.take(4096).read_to_end(&mut tail)?;
-        Ok(String::from_utf8_lossy(&tail).trim().to_owned())
-    };
-    read().unwrap_or_default()
 }
 
 /// The socket appears some milliseconds after the process; it is there long before half a minute on any machine.

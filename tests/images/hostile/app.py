@@ -49,5 +49,5 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 print("the application starts", flush=True)
-attacks.flood_console(1 << 19)
+attacks.flood_console(1 << 18)
 http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()

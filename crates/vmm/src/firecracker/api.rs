@@ -14,7 +14,7 @@ use super::command;
 use crate::{
     driver::VmmError,
     log::Log,
-    process::{Process, connect_when_there, read_tail},
+    process::{Process, connect_when_there},
 };
 
 /// Longest answer that is read: the process may be broken.
@@ -98,14 +98,8 @@ impl Api {
         }
     }
 
-    /// The ends of Firecracker's own log and of what it says beside it: the guest's console.
-    pub(super) fn log(&self) -> String {
-        let own = read_tail(&self.directory.join(command::OWN_LOG));
-        format!("{own}\n{}", self.words.tail()).trim().to_owned()
-    }
-
     fn ended(&self) -> VmmError {
-        VmmError::Ended(self.log())
+        VmmError::Ended(self.words.tail())
     }
 }
 
@@ -152,6 +146,8 @@ async fn request(socket: &Path, method: Method, path: &str, body: Option<Value>)
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::UnixListener,
@@ -218,14 +214,17 @@ mod tests {
     async fn a_process_that_ends_before_it_answers_is_named_with_its_last_words() {
         let directory = tempfile::tempdir().expect("temp dir");
         let listener = UnixListener::bind(directory.path().join(command::API_SOCKET)).expect("bound");
-        std::fs::write(directory.path().join(command::OWN_LOG), "the cause").expect("written");
+        let words = Log::new().expect("a log");
+        std::fs::File::from(words.writer().expect("a writer"))
+            .write_all(b"the cause")
+            .expect("written");
         let mut child = tokio::process::Command::new("sleep")
             .arg("60")
             .spawn()
             .expect("sleep starts");
         let record = ProcessRecord::of(child.id().expect("alive") as i32).expect("alive");
         let api = Api {
-            words: Log::new().expect("a log"),
+            words,
             directory: directory.path().to_owned(),
             process: Process::watch(record).expect("pidfd").expect("alive"),
         };

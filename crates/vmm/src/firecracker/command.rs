@@ -10,8 +10,6 @@ use crate::{
 
 /// Name of the API's socket in the process's directory.
 pub(super) const API_SOCKET: &str = "api.sock";
-/// Name of Firecracker's own log in the process's directory.
-pub(super) const OWN_LOG: &str = "firecracker.log";
 
 /// The program in the jail.
 pub(super) const PROGRAM: &str = "/firecracker";
@@ -21,7 +19,7 @@ pub(super) const MEMORY: &str = "/memory";
 pub(super) const NOWHERE: &str = "/nowhere/memory";
 const KERNEL: &str = "/kernel";
 const INITRAMFS: &str = "/initramfs";
-/// The largest file it writes beside disks and memory: its state, its log.
+/// The largest file it writes beside disks and memory: its state.
 const LARGEST_OWN_FILE: u64 = 64 << 20;
 const MIB: u64 = 1 << 20;
 /// Guest memory below the devices' addresses, which lie below 4 GiB: in 1.12, and in versions with PCI.
@@ -80,18 +78,10 @@ pub(super) fn jail(firecracker: &Firecracker, machine: &Machine) -> JailSpec {
             .max(LARGEST_OWN_FILE),
         tasks: machine.limits.tasks,
         program: PROGRAM.into(),
-        arguments: [
-            "--id",
-            "hearth",
-            "--api-sock",
-            API_SOCKET,
-            "--log-path",
-            OWN_LOG,
-            "--level",
-            "Warn",
-        ]
-        .map(Into::into)
-        .to_vec(),
+        // Its log goes where the guest's console does, and is bounded with it: a guest can make it say as much as it likes.
+        arguments: ["--id", "hearth", "--api-sock", API_SOCKET, "--level", "Warn"]
+            .map(Into::into)
+            .to_vec(),
         environment: Vec::new(),
     }
 }

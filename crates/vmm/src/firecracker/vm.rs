@@ -53,10 +53,6 @@ impl FirecrackerVm {
     ) -> Result<FirecrackerVm, VmmError> {
         let configuration = command::configuration(&machine)?;
         let words = Log::new().map_err(VmmError::io("making the VMM's log"))?;
-        let own_log = machine.directory.join(command::OWN_LOG);
-        File::create_new(&own_log)
-            .and_then(|_| chown(&own_log, Some(machine.user_id), Some(machine.user_id)))
-            .map_err(VmmError::io("creating the VMM's log"))?;
         let process = launch(command::jail(firecracker, &machine), Vec::new(), &words).await?;
         let missing = machine.disks.iter().cloned().enumerate();
         let booted = machine.boot.is_some().then(|| machine.memory.clone());
@@ -320,7 +316,7 @@ impl Vm for FirecrackerVm {
     }
 
     async fn last_words(&self) -> String {
-        self.api.log()
+        self.api.words.tail()
     }
 
     async fn ended(&self) {
