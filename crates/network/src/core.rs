@@ -217,11 +217,7 @@ impl Core {
         self.close_host(index).await?;
         let name = self.config.name(index);
         // The link goes first and by itself: a namespace lingers while any socket in it is open.
-        let link = uplink::links(&self.netlink)
-            .await?
-            .into_iter()
-            .find(|link| link.name == name);
-        if let Some(link) = link {
+        if let Some(link) = uplink::link(&self.netlink, &name).await? {
             self.netlink
                 .link()
                 .del(link.index)

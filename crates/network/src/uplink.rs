@@ -1,4 +1,4 @@
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, pin::pin};
 
 use futures::TryStreamExt;
 use rtnetlink::{
@@ -41,13 +41,25 @@ impl From<LinkMessage> for Link {
     }
 }
 
-/// Every interface of the namespace the handle was opened in.
+/// Every interface of the namespace the handle was opened in. Nobody else may make a list with it meanwhile.
 pub(crate) async fn links(netlink: &Handle) -> Result<Vec<Link>, NetworkError> {
     let messages = netlink.link().get().execute().map_ok(Link::from);
     messages
         .try_collect()
         .await
         .during(|| "listing interfaces".into())
+}
+
+/// The interface of this name, if there is one. A netlink socket makes one list at a time (a second one meanwhile is `EBUSY`), so
+/// this asks for no list.
+pub(crate) async fn link(netlink: &Handle, name: &str) -> Result<Option<Link>, NetworkError> {
+    let mut answer = pin!(netlink.link().get().match_name(name).execute());
+    match answer.try_next().await {
+        Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -libc::ENODEV => Ok(None),
+        answer => Ok(answer
+            .during(|| format!("looking for the link {name}"))?
+            .map(Link::from)),
+    }
 }
 
 /// The interfaces towards the Internet: the configured ones, or those of the default routes.

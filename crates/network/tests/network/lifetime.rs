@@ -5,6 +5,7 @@ use std::{
     net::{SocketAddrV4, TcpListener},
 };
 
+use futures::future::join_all;
 use hearth_agent_protocol::GUEST_ADDRESS;
 use hearth_network::{Egress, Network, NetworkConfig, NetworkError, Slot};
 use tokio::io::AsyncReadExt;
@@ -53,6 +54,29 @@ fn a_released_slot_leaves_nothing_even_while_a_connection_is_open() {
         clone.release().await.expect("the second release does nothing");
         assert_eq!(traces(next.name(), &config), [true; 3]);
         drop((connection, listener));
+    });
+}
+
+#[test]
+fn many_slots_are_released_at_a_time_on_a_machine_with_many_links() {
+    on_a_machine(|| async {
+        // More than the kernel lists in one piece.
+        for number in 0..60 {
+            run("ip", &format!("link add name many{number} type veth"));
+        }
+        let config = config("hearth", 65);
+        let network = Network::start(config.clone()).await.expect("starts");
+        let mut slots = Vec::new();
+        for _ in 0..12 {
+            slots.push(network.acquire().await.expect("a slot"));
+        }
+        let names: Vec<_> = slots.iter().map(|slot| slot.name().to_owned()).collect();
+        for released in join_all(slots.into_iter().map(Slot::release)).await {
+            released.expect("is released");
+        }
+        for name in names {
+            assert_eq!(traces(&name, &config), [false; 3]);
+        }
     });
 }
 
