@@ -544,7 +544,8 @@ def test_a_flood_of_output_is_held_to_the_logs_rate(world, hostile_image, neighb
     vm = world.run(hostile_image, idlePolicy=WAKES, logging={"cloudWatch": names}, executionRoleArn=world.role())
     try:
         pid, before = world.pid, hostile.memory_of(world.pid)
-        do(vm, "detach(flood_log, 4, delay=0)")
+        # More than the burst of 8 MiB, also where everything takes ten times longer.
+        do(vm, "detach(flood_log, 60, delay=0)")
         during(4, lambda: assert_unharmed(world, neighbour, pid))
         logs = world.client("logs")
         dropped = lambda: logs.filter_log_events(logGroupName="/tests/hostile", filterPattern='"over its rate"')["events"]
