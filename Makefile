@@ -13,8 +13,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test bench build prepare up check unit-tests builder-tests vm-tests endurance kvm-host test-kvm test-kvm-core fuzz \
-	bench-gateway bench-kvm clean
+.PHONY: demo test bench build prepare up check unit-tests builder-tests vm-tests hostile-module endurance kvm-host test-kvm \
+	test-kvm-core fuzz bench-gateway bench-kvm clean
 
 FUZZ_SECONDS ?= 900
 CYCLES ?= 200
@@ -82,8 +82,11 @@ unit-tests: target/.packages
 builder-tests: prepare
 	HEARTH_IMAGES=$(BASE) python3 -m unittest discover -q -s images/tests
 
-vm-tests: build prepare $(VENV)/.ready $(NODE)/.ready
+# A module for the guests' kernel that attacks its devices.
+hostile-module: prepare
 	tests/images/hostile/module/build target/hostile-module $(BASE)
+
+vm-tests: build prepare hostile-module $(VENV)/.ready $(NODE)/.ready
 	cargo build --release --locked -p hearth-cli --example story
 	$(VENV)/bin/python -m pytest tests -q -n 2 --dist loadfile
 
@@ -97,8 +100,7 @@ kvm-host: prepare $(VENV)/.ready
 
 # The main job with each VMM on KVM, what a VMM's jail looks like there, many suspends and launches, hostile guests. These fill
 # disks, so their data lies on one.
-test-kvm: kvm-host
-	tests/images/hostile/module/build target/hostile-module $(BASE)
+test-kvm: kvm-host hostile-module
 	for vmm in $(KVM_VMMS); do \
 		tests/kvm-host/run env HEARTH_CYCLES=$(CYCLES) HEARTH_LAUNCHES=$(CYCLES) tests/kvm-host/suite $$vmm \
 			$(addprefix tests/test_,$(addsuffix .py,microvms jail damage limits endurance)); \
