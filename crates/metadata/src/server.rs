@@ -1,8 +1,9 @@
 //! The metadata service's HTTP.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, num::NonZeroU32, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use governor::{Quota, RateLimiter};
 use http::{HeaderMap, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -23,6 +24,10 @@ use crate::{
 
 /// Connections at a time; more are closed at once.
 const MAX_CONNECTIONS: usize = 16;
+/// Connections a second, and how many at once before that counts; more wait to be accepted. A guest that asks without end
+/// must not take its neighbours' time.
+const RATE: NonZeroU32 = NonZeroU32::new(50).expect("is not zero");
+const BURST: NonZeroU32 = NonZeroU32::new(100).expect("is not zero");
 /// How long a connection may last: one question and its answer.
 const LONGEST: Duration = Duration::from_secs(20);
 /// How long a request's head may take.
@@ -56,7 +61,9 @@ pub(crate) struct Guest {
 pub(crate) async fn serve(listener: TcpListener, guest: Arc<Guest>) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
+    let pace = RateLimiter::direct(Quota::per_second(RATE).allow_burst(BURST));
     loop {
+        pace.until_ready().await;
         let Ok((stream, _)) = listener.accept().await else {
             sleep(BREATHER).await;
             continue;

@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use async_trait::async_trait;
@@ -232,6 +232,19 @@ async fn a_guest_that_floods_or_babbles_costs_little_and_blocks_itself_alone() {
     drop(idle);
     let answer = get_when_there_is_room(&world).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_guest_that_asks_without_end_is_slowed_down_and_still_answered() {
+    let world = world(None).await;
+    let ask = "PUT /latest/api/token HTTP/1.1\r\nHost: x\r\nX-aws-ec2-metadata-token-ttl-seconds: 60\r\n\r\n";
+    let start = Instant::now();
+    // 100 at once, then 50 a second.
+    for _ in 0..125 {
+        let answer = exchange(world.metadata, ask).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    assert!(start.elapsed() > Duration::from_millis(450), "{:?}", start.elapsed());
 }
 
 /// Asks until the connections that were closed have been noticed.
