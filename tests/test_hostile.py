@@ -30,6 +30,11 @@ ranges = ["0.0.0.0/0"]
 
 [network.security_groups.sg-lies]
 allow = [{ to = "*.rebind.example", protocol = "tcp", ports = "1-65535" }]
+
+# A flood is over the rate where everything takes ten times longer, too.
+[logs]
+bytes_per_second = 131072
+burst_bytes = 1048576
 """
 
 

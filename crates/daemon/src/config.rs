@@ -12,7 +12,7 @@ use hearth_admission::{Rates, is_operation};
 use hearth_audit::AuditConfig;
 use hearth_guest::IoPerVcpu;
 use hearth_lifecycle::{NetworkMap, Quotas};
-use hearth_logs::Limits;
+use hearth_logs::{Limits, MAX_MESSAGE_BYTES};
 use hearth_network::{Allowed, Destination, Protocol};
 use hearth_wire::{Sensitive, enums::ManagedMicrovmImageVersionStatus};
 use serde::Deserialize;
@@ -216,6 +216,10 @@ pub(crate) struct LogSettings {
     pub group_bytes: u64,
     /// How much of its newest events a stream keeps.
     pub stream_bytes: u64,
+    /// Bytes a second that a stream takes in over time.
+    pub bytes_per_second: u64,
+    /// Bytes that a stream takes in at once after a pause.
+    pub burst_bytes: u64,
 }
 
 impl Default for LogSettings {
@@ -225,17 +229,36 @@ impl Default for LogSettings {
             retention_days: limits.retention_days,
             group_bytes: limits.group_bytes,
             stream_bytes: limits.stream_bytes,
+            bytes_per_second: limits.bytes_per_second,
+            burst_bytes: limits.burst_bytes,
         }
     }
 }
 
 impl LogSettings {
+    /// A rate that no line fits into would drop them all.
+    fn check(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            self.bytes_per_second > 0,
+            "logs.bytes_per_second must be at least 1"
+        );
+        let least = 2 * MAX_MESSAGE_BYTES as u64;
+        anyhow::ensure!(
+            self.burst_bytes >= least,
+            "logs.burst_bytes is {}; it must be at least {least}: the longest line must fit",
+            self.burst_bytes
+        );
+        Ok(())
+    }
+
     /// As the logs' limits.
     pub(crate) fn limits(&self) -> Limits {
         Limits {
             retention_days: self.retention_days,
             group_bytes: self.group_bytes,
             stream_bytes: self.stream_bytes,
+            bytes_per_second: self.bytes_per_second,
+            burst_bytes: self.burst_bytes,
             ..Limits::default()
         }
     }
@@ -591,6 +614,7 @@ impl Settings {
         self.public_ports()?;
         self.check_versions()?;
         self.limits.check()?;
+        self.logs.check()?;
         anyhow::ensure!(self.concurrent_builds > 0, "concurrent_builds must be at least 1");
         anyhow::ensure!(
             self.endpoint_certificate.is_some() == self.endpoint_key.is_some(),
@@ -754,6 +778,21 @@ mod tests {
             "chipset_generations = [\"a b\"]",
         ] {
             check(bad).expect_err(bad);
+        }
+    }
+
+    #[test]
+    fn the_logs_rate_has_room_for_a_line() {
+        let check = |text: &str| {
+            toml::from_str::<Settings>(&format!("[logs]\n{text}"))
+                .expect("readable")
+                .check()
+        };
+        check("bytes_per_second = 1\nburst_bytes = 524288").expect("good");
+        for bad in ["bytes_per_second = 0", "burst_bytes = 524287"] {
+            let name = bad.split(' ').next().expect("a name");
+            let error = check(bad).expect_err(bad).to_string();
+            assert!(error.contains(name), "{error}");
         }
     }
 

@@ -244,7 +244,11 @@ async fn a_guest_that_asks_without_end_is_slowed_down_and_still_answered() {
         let answer = exchange(world.metadata, ask).await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
-    assert!(start.elapsed() > Duration::from_millis(450), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() > Duration::from_millis(450),
+        "{:?}",
+        start.elapsed()
+    );
 }
 
 /// Asks until the connections that were closed have been noticed.

@@ -11,6 +11,7 @@ use hearth_vmm::{
     kvm,
     qemu::Qemu,
 };
+use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 
 use super::Finding;
 use crate::{
@@ -230,10 +231,22 @@ fn disk(config: &Config) -> Finding {
     let free = stat.blocks_available() * stat.fragment_size();
     let text = format!("{} GiB free under {}", free >> 30, config.data.display());
     match free {
+        LEAST_DISK_BYTES.. if lies_in_memory(existing) => Finding::note(
+            "disk",
+            format!(
+                "{} lies in memory: a reboot loses all of it, and what a guest writes to its disk counts against its VMM's memory",
+                config.data.display()
+            ),
+            "choose another --data",
+        ),
         WANTED_DISK_BYTES.. => Finding::good("disk", text),
         LEAST_DISK_BYTES.. => Finding::note("disk", text, "20 GiB leave room for images and snapshots"),
         _ => Finding::bad("disk", text, "free some, or choose another --data"),
     }
+}
+
+fn lies_in_memory(path: &Path) -> bool {
+    statfs(path).is_ok_and(|found| found.filesystem_type() == TMPFS_MAGIC)
 }
 
 fn base(config: &Config) -> Finding {
@@ -384,6 +397,12 @@ mod tests {
         let range = (Ipv4Addr::new(100, 65, 0, 0), 16);
         assert!(contains(range, Ipv4Addr::new(100, 65, 255, 1)));
         assert!(!contains(range, Ipv4Addr::new(100, 66, 0, 1)));
+    }
+
+    #[test]
+    fn a_directory_in_memory_is_found() {
+        assert!(lies_in_memory(Path::new("/dev/shm")));
+        assert!(!lies_in_memory(Path::new("/proc")));
     }
 
     #[test]
