@@ -134,7 +134,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         },
     );
     let objects = Objects::open(&config.data.join("objects")).await?;
-    let logs = Logs::open_with(&config.data.join("logs"), settings.logs.limits()).await?;
+    let logs = Logs::open_with(&config.data.join("logs"), settings.logs.clone()).await?;
     let audit = Audit::open(settings.audit.of(&config.data)).context("the audit log cannot be opened")?;
     let usage = Usage::open(state.clone(), days(settings.usage_retention_days)).await?;
     let builder = Builder::new(host.clone(), builder_pool, builder_config(&config)?)?;

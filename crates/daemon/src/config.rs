@@ -83,7 +83,7 @@ pub(crate) struct Settings {
     /// The audit log.
     pub audit: AuditSettings,
     /// The build and runtime logs.
-    pub logs: LogSettings,
+    pub logs: Limits,
     /// Days for which usage stays readable.
     pub usage_retention_days: u32,
     /// Credentials that guests with a role get instead of this service's own, by the role's ARN.
@@ -204,64 +204,6 @@ pub(crate) struct AuditSettings {
     pub file_bytes: u64,
     /// How many older files are kept.
     pub older_files: u32,
-}
-
-/// The build and runtime logs.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct LogSettings {
-    /// Days for which a group keeps events when it has no retention of its own; 0 is for ever.
-    pub retention_days: u32,
-    /// How much of its newest events a group keeps.
-    pub group_bytes: u64,
-    /// How much of its newest events a stream keeps.
-    pub stream_bytes: u64,
-    /// Bytes a second that a stream takes in over time.
-    pub bytes_per_second: u64,
-    /// Bytes that a stream takes in at once after a pause.
-    pub burst_bytes: u64,
-}
-
-impl Default for LogSettings {
-    fn default() -> LogSettings {
-        let limits = Limits::default();
-        LogSettings {
-            retention_days: limits.retention_days,
-            group_bytes: limits.group_bytes,
-            stream_bytes: limits.stream_bytes,
-            bytes_per_second: limits.bytes_per_second,
-            burst_bytes: limits.burst_bytes,
-        }
-    }
-}
-
-impl LogSettings {
-    /// A rate that no line fits into would drop them all.
-    fn check(&self) -> anyhow::Result<()> {
-        anyhow::ensure!(
-            self.bytes_per_second > 0,
-            "logs.bytes_per_second must be at least 1"
-        );
-        let least = 2 * MAX_MESSAGE_BYTES as u64;
-        anyhow::ensure!(
-            self.burst_bytes >= least,
-            "logs.burst_bytes is {}; it must be at least {least}: the longest line must fit",
-            self.burst_bytes
-        );
-        Ok(())
-    }
-
-    /// As the logs' limits.
-    pub(crate) fn limits(&self) -> Limits {
-        Limits {
-            retention_days: self.retention_days,
-            group_bytes: self.group_bytes,
-            stream_bytes: self.stream_bytes,
-            bytes_per_second: self.bytes_per_second,
-            burst_bytes: self.burst_bytes,
-            ..Limits::default()
-        }
-    }
 }
 
 impl AuditSettings {
@@ -406,7 +348,7 @@ impl Default for Settings {
             rates: Rates::default(),
             accounts: BTreeMap::new(),
             audit: AuditSettings::default(),
-            logs: LogSettings::default(),
+            logs: Limits::default(),
             usage_retention_days: 400,
             roles: BTreeMap::new(),
             external_s3: None,
@@ -614,7 +556,7 @@ impl Settings {
         self.public_ports()?;
         self.check_versions()?;
         self.limits.check()?;
-        self.logs.check()?;
+        self.check_logs()?;
         anyhow::ensure!(self.concurrent_builds > 0, "concurrent_builds must be at least 1");
         anyhow::ensure!(
             self.endpoint_certificate.is_some() == self.endpoint_key.is_some(),
@@ -677,6 +619,22 @@ impl Settings {
         self.accounts.iter().map(own).collect()
     }
 
+    /// A rate that no line fits into would drop them all.
+    fn check_logs(&self) -> anyhow::Result<()> {
+        let logs = &self.logs;
+        anyhow::ensure!(
+            logs.bytes_per_second > 0,
+            "logs.bytes_per_second must be at least 1"
+        );
+        let least = 2 * MAX_MESSAGE_BYTES as u64;
+        anyhow::ensure!(
+            logs.burst_bytes >= least,
+            "logs.burst_bytes is {}; it must be at least {least}: the longest line must fit",
+            logs.burst_bytes
+        );
+        Ok(())
+    }
+
     fn check_versions(&self) -> anyhow::Result<()> {
         let versions: Vec<&str> = self
             .base_versions
@@ -723,6 +681,11 @@ pub(crate) fn cidr(text: &str) -> anyhow::Result<(Ipv4Addr, u8)> {
 mod tests {
     use super::*;
 
+    /// What is said of these settings.
+    fn check(text: &str) -> anyhow::Result<()> {
+        toml::from_str::<Settings>(text).expect("readable").check()
+    }
+
     #[test]
     fn an_unknown_setting_is_refused_by_name() {
         let data = tempfile::tempdir().expect("temp dir");
@@ -753,15 +716,13 @@ mod tests {
             ("[accounts.111122223333.quotas]\nimagse = 1\n", "imagse"),
             ("[accounts.1]\n", "\"1\""),
         ] {
-            let settings: Settings = toml::from_str(text).expect("settings");
-            let error = format!("{:#}", settings.check().expect_err("refused"));
+            let error = format!("{:#}", check(text).expect_err("refused"));
             assert!(error.contains(name), "{error}");
         }
     }
 
     #[test]
     fn versions_and_generations_are_checked() {
-        let check = |text: &str| toml::from_str::<Settings>(text).expect("readable").check();
         for good in [
             "",
             "base_versions = [{ version = \"2\", status = \"AVAILABLE\" }, { version = \"1\", status = \"RECALLED\" }]",
@@ -783,11 +744,7 @@ mod tests {
 
     #[test]
     fn the_logs_rate_has_room_for_a_line() {
-        let check = |text: &str| {
-            toml::from_str::<Settings>(&format!("[logs]\n{text}"))
-                .expect("readable")
-                .check()
-        };
+        let check = |text: &str| check(&format!("[logs]\n{text}"));
         check("bytes_per_second = 1\nburst_bytes = 524288").expect("good");
         for bad in ["bytes_per_second = 0", "burst_bytes = 524287"] {
             let name = bad.split(' ').next().expect("a name");
@@ -797,12 +754,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_setting_of_the_logs_keeps_its_default() {
+        let read = toml::from_str::<Settings>;
+        let settings = read("[logs]\nretention_days = 3").expect("readable");
+        let usual = Limits::default();
+        assert_eq!(
+            (
+                settings.logs.retention_days,
+                settings.logs.groups_per_account,
+                settings.logs.stream_bytes
+            ),
+            (3, usual.groups_per_account, usual.stream_bytes)
+        );
+        let error = read("[logs]\ngroups_per_account = 1").expect_err("refused");
+        assert!(error.message().contains("groups_per_account"), "{error}");
+    }
+
+    #[test]
     fn limits_of_devices_are_none_or_of_use() {
-        let check = |text: &str| {
-            toml::from_str::<Settings>(&format!("[limits]\n{text}"))
-                .expect("readable")
-                .check()
-        };
+        let check = |text: &str| check(&format!("[limits]\n{text}"));
         for good in [
             "",
             "disk_bytes_per_second_per_vcpu = 0\ndisk_operations_per_second_per_vcpu = 0\nnetwork_bytes_per_second_per_vcpu = 0",

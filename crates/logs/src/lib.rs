@@ -28,6 +28,7 @@ use std::{
 };
 
 use group::Group;
+use serde::Deserialize;
 use stream::Stream;
 use tokio::sync::Notify;
 
@@ -46,7 +47,8 @@ const FLUSH_EVERY: Duration = Duration::from_millis(150);
 const EXPIRE_EVERY: Duration = Duration::from_secs(3600);
 
 /// What keeps logs from filling the disk.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// A stream keeps about this much of its newest events
     pub stream_bytes: u64,
@@ -54,7 +56,8 @@ pub struct Limits {
     pub group_bytes: u64,
     /// For how many days a group keeps events that has no retention of its own; 0 keeps them for ever
     pub retention_days: u32,
-    /// How many groups an account may have
+    /// How many groups an account may have; no setting
+    #[serde(skip)]
     pub groups_per_account: usize,
     /// What a stream may take in over time
     pub bytes_per_second: u64,

@@ -15,6 +15,10 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
+/// A guest's first question.
+const ASK_FOR_TOKEN: &str =
+    "PUT /latest/api/token HTTP/1.1\r\nHost: x\r\nX-aws-ec2-metadata-token-ttl-seconds: 60\r\n\r\n";
+
 struct Issuer;
 
 #[async_trait]
@@ -99,8 +103,7 @@ fn body(answer: &str) -> &str {
 }
 
 async fn get(world: &World, path: &str) -> String {
-    let ask = "PUT /latest/api/token HTTP/1.1\r\nHost: x\r\nX-aws-ec2-metadata-token-ttl-seconds: 60\r\n\r\n";
-    let token = exchange(world.metadata, ask).await;
+    let token = exchange(world.metadata, ASK_FOR_TOKEN).await;
     assert!(token.starts_with("HTTP/1.1 200"), "{token}");
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: x\r\nX-aws-ec2-metadata-token: {}\r\n\r\n",
@@ -130,8 +133,7 @@ async fn credentials_are_the_roles_and_named_after_the_microvm() {
 async fn a_lease_is_taken_renewed_and_given_back_with_a_token_only() {
     let held = Arc::new(Held::default());
     let world = world_with(None, Some(held.clone())).await;
-    let ask = "PUT /latest/api/token HTTP/1.1\r\nHost: x\r\nX-aws-ec2-metadata-token-ttl-seconds: 60\r\n\r\n";
-    let token = exchange(world.metadata, ask).await;
+    let token = exchange(world.metadata, ASK_FOR_TOKEN).await;
     let token = format!("X-aws-ec2-metadata-token: {}\r\n", body(&token));
     let put = async |headers: &str| {
         let path = "/latest/meta-data/hearth/lease";
@@ -237,11 +239,10 @@ async fn a_guest_that_floods_or_babbles_costs_little_and_blocks_itself_alone() {
 #[tokio::test]
 async fn a_guest_that_asks_without_end_is_slowed_down_and_still_answered() {
     let world = world(None).await;
-    let ask = "PUT /latest/api/token HTTP/1.1\r\nHost: x\r\nX-aws-ec2-metadata-token-ttl-seconds: 60\r\n\r\n";
     let start = Instant::now();
     // 100 at once, then 50 a second.
     for _ in 0..125 {
-        let answer = exchange(world.metadata, ask).await;
+        let answer = exchange(world.metadata, ASK_FOR_TOKEN).await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
     assert!(
@@ -253,10 +254,9 @@ async fn a_guest_that_asks_without_end_is_slowed_down_and_still_answered() {
 
 /// Asks until the connections that were closed have been noticed.
 async fn get_when_there_is_room(world: &World) -> String {
-    let ask = "PUT /latest/api/token HTTP/1.1\r\nHost: x\r\nX-aws-ec2-metadata-token-ttl-seconds: 60\r\n\r\n";
     loop {
         let mut stream = TcpStream::connect(world.metadata).await.expect("connects");
-        let _ = stream.write_all(ask.as_bytes()).await;
+        let _ = stream.write_all(ASK_FOR_TOKEN.as_bytes()).await;
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer).await;
         if !answer.is_empty() {
