@@ -1,12 +1,19 @@
 """What a request to a MicroVM costs while the one beside it attacks: p50 with and without each attack, in turns.
 
-Prints a table and writes bench/results/hostile.json. Absolute times belong to the machine; the ratios are the result.
+Twice: on processors that all share, and with one for the attacker alone. Beside each ratio stands how much more processor time
+the same request took: two guests share caches and, with SMT, the processor's core, and there hearth has no say.
+
+Prints a table and writes bench/results/hostile.json, or where `--out` says. Absolute times belong to the machine; the ratios are
+the result.
 """
 
 import argparse
+import contextlib
 import json
+import os
 import pathlib
 import platform
+import signal
 import statistics
 import sys
 import tempfile
@@ -39,6 +46,8 @@ ATTACKS = {
     "io-ports": "for_seconds(3600, lambda: load(mode='ports'))",
 }
 
+PROCESSORS = os.sched_getaffinity(0)
+
 
 class Client:
     """Requests to a MicroVM over one connection."""
@@ -60,43 +69,96 @@ class Client:
             answer += piece
         return time.perf_counter() - start
 
-    def p50(self, count):
-        return statistics.median(self.ask() for _ in range(count)) * 1000
+    def times(self, count):
+        return [self.ask() for _ in range(count)]
+
 
 
 def main():
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--requests", type=int, default=300, help="in each measurement")
-    options.add_argument("--rounds", type=int, default=3, help="of each attack, with and without in turns")
+    options.add_argument("--requests", type=int, default=100, help="in each turn")
+    options.add_argument("--turns", type=int, default=10, help="of each attack")
     options.add_argument("--attack", action="append", choices=ATTACKS, help="only this one; nothing is written then")
+    options.add_argument("--out", type=pathlib.Path, default=ROOT / "bench/results/hostile.json")
     options = options.parse_args()
     with bench_daemon() as hearth, tempfile.TemporaryDirectory() as directory:
         image = hostile.build(hearth, "hostile", pathlib.Path(directory))
         client = Client(hearth.run(image, idlePolicy=WAKES))
-        client.p50(options.requests)
-        results = {name: measure(hearth, image, client, name, options) for name in options.attack or ATTACKS}
-    if not options.attack:
-        result = {"machine": machine(), "requests": options.requests, "rounds": options.rounds, "p50_milliseconds": results}
-        path = ROOT / "bench/results/hostile.json"
-        path.write_text(json.dumps(result, indent=2) + "\n")
-        print(f"\nwritten to {path.relative_to(ROOT)}")
-
-
-def measure(hearth, image, client, name, options):
-    """Medians over the rounds: alone beside an idle MicroVM, and beside one that attacks."""
-    quiet, attacked = [], []
-    for _ in range(options.rounds):
-        attacker = hearth.run(image, idlePolicy=WAKES)
         time.sleep(3)
-        quiet.append(client.p50(options.requests))
-        do(attacker, f"detach(lambda: {ATTACKS[name]}, delay=0.2)")
-        time.sleep(1)
-        attacked.append(client.p50(options.requests))
-        attacker.terminate()
-    ratio = statistics.median(b / a for a, b in zip(quiet, attacked))
-    found = {"quiet": round(statistics.median(quiet), 2), "attacked": round(statistics.median(attacked), 2), "ratio": round(ratio, 2)}
-    print(f"{name:28}{found['quiet']:10.2f}{found['attacked']:10.2f}{found['ratio']:8.2f}", flush=True)
+        print(" " * 28 + "".join(f"{place:>40}" for place in ("shared", "apart")))
+        print(" " * 28 + "".join(f"{what:>10}" for what in ("quiet", "attacked", "ratio", "processor") * 2))
+        asked = busiest(hearth, lambda: client.times(300))
+        results = {name: measure(hearth, image, client, asked, name, options) for name in options.attack or ATTACKS}
+    if not options.attack:
+        result = {"machine": machine(), "requests": options.requests, "turns": options.turns, "p50_milliseconds": results}
+        options.out.write_text(json.dumps(result, indent=2) + "\n")
+        print(f"\nwritten to {options.out}")
+
+
+def busiest(hearth, work):
+    """The VMM process that runs most meanwhile."""
+    before = {pid: processor_time(pid) for pid in hearth.processes()}
+    work()
+    return max(before, key=lambda pid: processor_time(pid) - before[pid])
+
+
+def processor_time(pid):
+    """Nanoseconds, of all its threads."""
+    return sum(int(task.read_text().split()[0]) for task in pathlib.Path(f"/proc/{pid}/task").glob("*/schedstat"))
+
+
+def measure(hearth, image, client, asked, name, options):
+    """Medians of all requests, in short turns, so that a machine that is slower for a while is so for all: on all processors,
+    then with one processor for the attacker alone, each while it is stopped and while it attacks."""
+    attacker = hearth.run(image, idlePolicy=WAKES)
+    do(attacker, f"detach(lambda: {ATTACKS[name]}, delay=0.2)")
+    time.sleep(3)
+    others = [pid for pid in hearth.processes() if pid != asked]
+    its_own = {max(PROCESSORS)}
+    places = {"shared": (PROCESSORS, PROCESSORS), "apart": (PROCESSORS - its_own, its_own)}
+    turns = {place: {signal.SIGSTOP: Taken(), signal.SIGCONT: Taken()} for place in places}
+    for _ in range(options.turns):
+        for place, (ours, theirs) in places.items():
+            run_on(ours, asked, hearth.pid, os.getpid())
+            run_on(theirs, *others)
+            for number, taken in turns[place].items():
+                for pid in others:
+                    os.kill(pid, number)
+                client.times(5)
+                before = processor_time(asked)
+                taken.times += client.times(options.requests)
+                taken.processor += processor_time(asked) - before
+    run_on(PROCESSORS, asked, hearth.pid, os.getpid(), *others)
+    attacker.terminate()
+    found = {place: compare(*taken.values()) for place, taken in turns.items()}
+    print(f"{name:28}" + "".join(f"{value:10.2f}" for place in found.values() for value in place.values()), flush=True)
     return found
+
+
+def run_on(processors, *pids):
+    """Has all threads of these processes run there, and those that they start."""
+    for pid in pids:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(int(task), processors)
+
+
+class Taken:
+    """What requests have taken: seconds each, nanoseconds of processor time of the VMM that was asked together."""
+
+    def __init__(self):
+        self.times, self.processor = [], 0
+
+
+def compare(quiet, attacked):
+    """`processor`: how much more processor time the same request takes its VMM, which is how much slower the processor is."""
+    before, after = (statistics.median(taken.times) * 1000 for taken in (quiet, attacked))
+    return {
+        "quiet": round(before, 2),
+        "attacked": round(after, 2),
+        "ratio": round(after / before, 2),
+        "processor": round(attacked.processor / quiet.processor, 2),
+    }
 
 
 def machine():

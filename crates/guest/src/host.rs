@@ -187,12 +187,8 @@ impl Host {
             initramfs: self.inner.config.base.initramfs.clone(),
         };
         let mut disks = vec![root_disk(boot.directory)];
-        let mut files = std::iter::once(scratch_path(boot.directory)).chain(boot.more_disks.iter().cloned());
-        disks.extend(boot.shape.disks.iter().map(|disk| Disk {
-            path: files.next(),
-            bytes: disk.bytes,
-            read_only: disk.read_only,
-        }));
+        let files = std::iter::once(scratch_path(boot.directory)).chain(boot.more_disks.iter().cloned());
+        disks.extend(disks_after_root(boot.shape, files));
         let memory = Memory {
             path: memory,
             bytes: boot.shape.memory_bytes,
@@ -260,11 +256,7 @@ impl Host {
         self.inner.verified.check(snapshot).await?;
         let shape = snapshot.shape();
         let mut disks = vec![root_disk(snapshot.directory())];
-        disks.extend(shape.disks.iter().map(|disk| Disk {
-            path: None,
-            bytes: disk.bytes,
-            read_only: disk.read_only,
-        }));
+        disks.extend(disks_after_root(shape, std::iter::empty()));
         let memory = Memory {
             path: snapshot.memory(),
             bytes: shape.memory_bytes,
@@ -590,5 +582,17 @@ fn root_disk(directory: &Path) -> Disk {
         path: Some(path),
         bytes,
         read_only: true,
+        flushes: false,
     }
+}
+
+/// A crash of the machine ends the guest, and its scratch disk with it unless that was synced for a snapshot or a suspend:
+/// what the guest flushes there need not reach the machine's disk.
+fn disks_after_root(shape: &Shape, mut files: impl Iterator<Item = PathBuf>) -> impl Iterator<Item = Disk> {
+    shape.disks.iter().enumerate().map(move |(index, disk)| Disk {
+        path: files.next(),
+        bytes: disk.bytes,
+        read_only: disk.read_only,
+        flushes: index > 0,
+    })
 }

@@ -79,6 +79,9 @@ pub struct Disk {
     pub bytes: u64,
     /// Whether the guest may not write.
     pub read_only: bool,
+    /// Whether the guest's flushes reach the host's disk. Without them the file's content is safe from a crash of the host
+    /// only once it was synced there.
+    pub flushes: bool,
 }
 
 /// What a guest may move to and from each of its disks, after a burst of one second's worth; 0 is no limit.

@@ -139,8 +139,7 @@ fn drive(index: usize, disk: &Disk, limits: DiskLimits) -> (&'static str, String
         "path_on_host": disk_place(index),
         "is_root_device": false,
         "is_read_only": disk.read_only,
-        // The guest's flushes reach the host's disk.
-        "cache_type": "Writeback",
+        "cache_type": if disk.flushes { "Writeback" } else { "Unsafe" },
         "rate_limiter": rate_limiter(limits),
     });
     ("PUT /drives", drive_path(index), body)
@@ -202,6 +201,7 @@ mod tests {
             path: None,
             bytes: 1 << 30,
             read_only,
+            flushes: read_only,
         };
         Machine {
             directory: "/own".into(),
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn every_disk_is_limited_with_a_burst_of_a_second() {
+    fn every_disk_is_limited_with_a_burst_of_a_second_and_flushes_as_it_is_to() {
         let limits = DiskLimits {
             bytes_per_second: 5_000_000,
             operations_per_second: 300,
@@ -247,6 +247,7 @@ mod tests {
         for (index, (_, path, body)) in drives.into_iter().enumerate() {
             assert_eq!(*path, format!("/drives/disk{index}"));
             assert_eq!(body["rate_limiter"], limiter);
+            assert_eq!(body["cache_type"], ["Writeback", "Unsafe"][index]);
         }
         let (_, path, body) = limit_drive(1, limits);
         assert_eq!(path, "/drives/disk1");

@@ -174,8 +174,9 @@ fn memory_backend(qemu: &Qemu, machine: &Machine) -> String {
 fn protocol_node(index: usize, disk: &Disk) -> String {
     match &disk.path {
         Some(_) => format!(
-            "driver=file,node-name=file{index},locking=off,read-only={},discard=unmap,filename={}",
+            "driver=file,node-name=file{index},locking=off,read-only={},cache.no-flush={},discard=unmap,filename={}",
             on_off(disk.read_only),
+            on_off(!disk.flushes),
             disk_place(index).display()
         ),
         None => format!(

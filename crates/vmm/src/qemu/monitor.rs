@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use crate::{
-    driver::{DiskLimits, VmmError},
+    driver::{Disk, DiskLimits, VmmError},
     process::connect_when_there,
 };
 
@@ -136,18 +136,28 @@ pub(super) struct AddFileNode {
     #[serde(rename = "read-only")]
     read_only: bool,
     locking: &'static str,
+    cache: Cache,
     discard: &'static str,
 }
 
+#[derive(Debug, Serialize)]
+struct Cache {
+    #[serde(rename = "no-flush")]
+    no_flush: bool,
+}
+
 impl AddFileNode {
-    pub(super) fn new(node_name: String, path: &Path, read_only: bool) -> AddFileNode {
+    pub(super) fn new(node_name: String, path: &Path, disk: &Disk) -> AddFileNode {
         let filename = path.display().to_string();
         AddFileNode {
             driver: "file",
             node_name,
             filename,
-            read_only,
+            read_only: disk.read_only,
             locking: "off",
+            cache: Cache {
+                no_flush: !disk.flushes,
+            },
             discard: "unmap",
         }
     }

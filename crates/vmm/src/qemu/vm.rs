@@ -106,14 +106,17 @@ impl Vm for QemuVm {
     }
 
     async fn attach_disk(&self, index: usize, path: &Path) -> Result<(), VmmError> {
-        let read_only = self.disks.get(index).is_some_and(|disk| disk.read_only);
+        let disk = self
+            .disks
+            .get(index)
+            .ok_or_else(|| VmmError::Ended(format!("it has no disk {index}")))?;
         let (file, place) = (format!("attached{index}"), jail::disk_place(index));
-        jail::attach(&self.process, path, &place, !read_only).map_err(VmmError::io("attaching a disk"))?;
+        jail::attach(&self.process, path, &place, !disk.read_only).map_err(VmmError::io("attaching a disk"))?;
         self.monitor
-            .execute(AddFileNode::new(file.clone(), &place, read_only))
+            .execute(AddFileNode::new(file.clone(), &place, disk))
             .await?;
         self.monitor
-            .execute(ReopenRawNode::new(format!("disk{index}"), file, read_only))
+            .execute(ReopenRawNode::new(format!("disk{index}"), file, disk.read_only))
             .await?;
         Ok(())
     }
