@@ -42,6 +42,9 @@ pub(crate) const CLOSED_RANGES: [Range; 11] = [
 
 /// Open outbound connections per guest; more are dropped, so that one guest cannot fill the host's connection table.
 const MAX_CONNECTIONS: u32 = 4096;
+/// New outbound connections per guest and second, after a burst of [`MAX_CONNECTIONS`]; more are dropped. To count the open
+/// ones takes the kernel a walk over them.
+const MAX_NEW_CONNECTIONS: u32 = 1000;
 /// Addresses of one name rule that are open at a time.
 const MAX_NAMED_ADDRESSES: u32 = 4096;
 
@@ -190,6 +193,7 @@ table ip guest {{
     ct state established accept
     meta l4proto tcp ct state invalid reject with tcp reset
     ct state != new drop
+    limit rate over {MAX_NEW_CONNECTIONS}/second burst {MAX_CONNECTIONS} packets drop
     ct count over {MAX_CONNECTIONS} drop
 {ways}  }}
   chain postrouting {{

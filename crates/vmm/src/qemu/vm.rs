@@ -111,7 +111,8 @@ impl Vm for QemuVm {
             .get(index)
             .ok_or_else(|| VmmError::Ended(format!("it has no disk {index}")))?;
         let (file, place) = (format!("attached{index}"), jail::disk_place(index));
-        jail::attach(&self.process, path, &place, !disk.read_only).map_err(VmmError::io("attaching a disk"))?;
+        jail::attach(&self.process, path, &place, !disk.read_only)
+            .map_err(VmmError::io("attaching a disk"))?;
         self.monitor
             .execute(AddFileNode::new(file.clone(), &place, disk))
             .await?;
