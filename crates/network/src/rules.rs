@@ -164,6 +164,7 @@ fn unmarked(config: &NetworkConfig, egress: &Egress) -> String {
     let ways: String = (0..egress.outlets.len())
         .map(|number| format!("    jump outlet_{number}\n"))
         .collect();
+    // The first packet of a connection is the one that is not `confirmed`: those that nobody answers stay `new`.
     // `invalid` TCP is a packet of a connection this namespace never saw open, as a guest sends after a restore: a reset
     // ends the connection at once, where silence would leave it hanging for minutes.
     format!(
@@ -193,7 +194,7 @@ table ip guest {{
     ct state established accept
     meta l4proto tcp ct state invalid reject with tcp reset
     ct state != new drop
-    limit rate over {MAX_NEW_CONNECTIONS}/second burst {MAX_CONNECTIONS} packets drop
+    ct status & confirmed == 0 limit rate over {MAX_NEW_CONNECTIONS}/second burst {MAX_CONNECTIONS} packets drop
     ct count over {MAX_CONNECTIONS} drop
 {ways}  }}
   chain postrouting {{

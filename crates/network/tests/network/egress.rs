@@ -144,6 +144,36 @@ fn udp_passes_inside_a_connectors_ranges() {
     });
 }
 
+/// Every datagram of such a stream is a new connection to the kernel, until one comes back.
+#[test]
+fn a_stream_that_nobody_answers_is_one_connection() {
+    const DATAGRAMS: usize = 8000;
+    on_a_machine(|| async {
+        let network = Network::start(config("hearth", 65)).await.expect("starts");
+        let (_slot, guest) = guest_with(&network, &within(&["10.1.2.0/24"], None)).await;
+        let server = on_the_internet(|| UdpSocket::bind((PRIVATE[0], PORT)).expect("binds"));
+        server
+            .set_read_timeout(Some(Duration::from_secs(2)))
+            .expect("sets");
+        let arrived = thread::spawn(move || {
+            let mut buffer = [0; 16];
+            std::iter::from_fn(|| server.recv(&mut buffer).ok()).count()
+        });
+        guest.run(|| {
+            let socket = UdpSocket::bind("0.0.0.0:0").expect("binds");
+            for number in 0..DATAGRAMS {
+                socket.send_to(b"ping", (PRIVATE[0], PORT)).expect("sends");
+                // Slow enough for every queue on the way, and far more a second than a guest has new connections.
+                if number % 80 == 0 {
+                    thread::sleep(Duration::from_millis(10));
+                }
+            }
+        });
+        let arrived = arrived.join().expect("the server ends");
+        assert!(arrived > DATAGRAMS * 9 / 10, "{arrived} of {DATAGRAMS}");
+    });
+}
+
 #[test]
 fn a_wide_range_leaves_private_ranges_and_the_host_closed() {
     on_a_machine(|| async {
