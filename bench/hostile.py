@@ -73,7 +73,6 @@ class Client:
         return [self.ask() for _ in range(count)]
 
 
-
 def main():
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--requests", type=int, default=100, help="in each turn")
@@ -81,6 +80,8 @@ def main():
     options.add_argument("--attack", action="append", choices=ATTACKS, help="only this one; nothing is written then")
     options.add_argument("--out", type=pathlib.Path, default=ROOT / "bench/results/hostile.json")
     options = options.parse_args()
+    if len(PROCESSORS) < 2:
+        raise SystemExit("one processor: there is none for the attacker alone. Cure: a machine with two")
     with bench_daemon() as hearth, tempfile.TemporaryDirectory() as directory:
         image = hostile.build(hearth, "hostile", pathlib.Path(directory))
         client = Client(hearth.run(image, idlePolicy=WAKES))

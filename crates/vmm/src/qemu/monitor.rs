@@ -215,6 +215,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_attached_disk_flushes_as_it_is_to() {
+        for flushes in [true, false] {
+            let disk = Disk {
+                path: None,
+                bytes: 1 << 30,
+                read_only: false,
+                flushes,
+            };
+            let node = AddFileNode::new("attached1".into(), Path::new("/disks/1"), &disk);
+            let sent = serde_json::to_value(node).expect("JSON");
+            assert_eq!(sent["cache"], serde_json::json!({ "no-flush": !flushes }));
+        }
+    }
+
+    #[test]
     fn a_limited_disk_has_a_burst_of_a_second() {
         let limits = |bytes_per_second, operations_per_second| DiskLimits {
             bytes_per_second,

@@ -106,10 +106,10 @@ impl Vm for QemuVm {
     }
 
     async fn attach_disk(&self, index: usize, path: &Path) -> Result<(), VmmError> {
-        let disk = self
-            .disks
-            .get(index)
-            .ok_or_else(|| VmmError::Ended(format!("it has no disk {index}")))?;
+        let disk = self.disks.get(index).ok_or_else(|| VmmError::Refused {
+            command: "attach a disk",
+            cause: format!("there is no disk {index}, or another daemon started this process"),
+        })?;
         let (file, place) = (format!("attached{index}"), jail::disk_place(index));
         jail::attach(&self.process, path, &place, !disk.read_only)
             .map_err(VmmError::io("attaching a disk"))?;
