@@ -89,6 +89,8 @@ pub struct Restore {
 pub struct Idle {
     guest: Guest,
     snapshot: Snapshot,
+    /// A clone of the snapshot's scratch disk, made ahead.
+    scratch: Option<PathBuf>,
 }
 
 /// A slot's tap, as a VMM sees it.
@@ -268,6 +270,7 @@ impl Host {
         Ok(Idle {
             guest,
             snapshot: snapshot.clone(),
+            scratch: None,
         })
     }
 
@@ -493,6 +496,36 @@ impl Idle {
         &self.snapshot
     }
 
+    /// Clones the snapshot's scratch disk for a launch to come.
+    pub(crate) async fn clone_scratch_ahead(&mut self) -> io::Result<()> {
+        let template = self.snapshot.scratch();
+        if disk::allocated_bytes(&template)? > CLONED_AHEAD_AT_MOST {
+            return Ok(());
+        }
+        let directory = self.guest.host.inner.config.run_directory.join(&self.guest.name);
+        let clone = directory.join("scratch.img");
+        let made = clone.clone();
+        tokio::task::spawn_blocking(move || {
+            disk::clone(&template, &made).inspect_err(|_| {
+                let _it_says_so_itself = fs::remove_file(&made);
+            })
+        })
+        .await??;
+        self.scratch = Some(clone);
+        Ok(())
+    }
+
+    /// Puts a clone of the snapshot's scratch disk at `path`: that made ahead, or one made now.
+    pub(crate) async fn put_scratch(&mut self, path: &Path) -> io::Result<()> {
+        let (ahead, template, path) = (self.scratch.take(), self.snapshot.scratch(), path.to_owned());
+        tokio::task::spawn_blocking(move || match ahead.map(|ahead| fs::rename(ahead, &path)) {
+            Some(Ok(())) => Ok(()),
+            // On another file system.
+            _ => disk::clone(&template, &path),
+        })
+        .await?
+    }
+
     /// Whether the process has ended by itself.
     pub fn has_ended(&self) -> bool {
         !self.guest.vm.process().is_alive()
@@ -542,6 +575,9 @@ impl Idle {
         self.guest.destroy().await;
     }
 }
+
+/// A scratch disk that takes more is cloned when it is needed: each waiting process would hold as much of the node's disk.
+const CLONED_AHEAD_AT_MOST: u64 = 256 << 20;
 
 /// Memory of a VMM beside its guest's: the program, the translation cache, page tables, buffers.
 const OVERHEAD_BYTES: u64 = 384 << 20;

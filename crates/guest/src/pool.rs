@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -58,13 +58,32 @@ impl Pool {
     /// A process for this snapshot: a waiting one, or one started now. To start others is [`Pool::refill`]'s, once the
     /// taken one is on its way: it would only slow that one down.
     pub async fn take(&self, snapshot: &Snapshot) -> Result<Idle, GuestError> {
-        while let Some(idle) = self.take_waiting(snapshot) {
+        match self.waiting(snapshot).await {
+            Some(idle) => Ok(idle),
+            None => self.host.prepare(snapshot).await,
+        }
+    }
+
+    /// The same for a launch: with a clone of the snapshot's scratch disk at `scratch`.
+    pub async fn take_with_scratch(&self, snapshot: &Snapshot, scratch: &Path) -> Result<Idle, GuestError> {
+        let mut idle = self.take(snapshot).await?;
+        match idle.put_scratch(scratch).await {
+            Ok(()) => Ok(idle),
+            Err(error) => {
+                idle.discard().await;
+                Err(GuestError::io("cloning the scratch disk")(error))
+            }
+        }
+    }
+
+    async fn waiting(&self, snapshot: &Snapshot) -> Option<Idle> {
+        loop {
+            let idle = self.take_waiting(snapshot)?;
             if !idle.has_ended() {
-                return Ok(idle);
+                return Some(idle);
             }
             idle.discard().await;
         }
-        self.host.prepare(snapshot).await
     }
 
     fn take_waiting(&self, snapshot: &Snapshot) -> Option<Idle> {
@@ -107,7 +126,12 @@ impl Pool {
     }
 
     async fn add(&self, snapshot: &Snapshot) {
-        let started = self.host.prepare(snapshot).await;
+        let mut started = self.host.prepare(snapshot).await;
+        if let Ok(idle) = &mut started
+            && let Err(error) = idle.clone_scratch_ahead().await
+        {
+            tracing::warn!(%error, "no scratch disk could be cloned ahead");
+        }
         let superfluous = self.with(|shelves| {
             let gone = shelves.stopped;
             let Some(shelf) = shelves.by_snapshot.get_mut(snapshot.directory()) else {
@@ -132,7 +156,7 @@ impl Pool {
     }
 
     /// Ends the waiting processes of a snapshot that is to be deleted.
-    pub async fn forget(&self, snapshot_directory: &std::path::Path) {
+    pub async fn forget(&self, snapshot_directory: &Path) {
         let shelf = self.with(|shelves| shelves.by_snapshot.remove(snapshot_directory));
         for idle in shelf.into_iter().flat_map(|shelf| shelf.idle) {
             idle.discard().await;

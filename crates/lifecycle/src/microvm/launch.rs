@@ -74,20 +74,16 @@ impl Task {
     /// A process and its scratch disk. It is never broken off: a process on its way would belong to nobody.
     async fn process_to_launch(&mut self) -> Result<Idle, Failure> {
         let directory = self.node.microvm_directory(&self.record.id);
-        let snapshot = self.snapshot()?;
-        let (template, target) = (snapshot.scratch(), scratch_of(&directory));
-        let cloned = tokio::task::spawn_blocking(move || {
+        let scratch = scratch_of(&directory);
+        let made = tokio::task::spawn_blocking(move || {
             durable::remove_directory(&directory)?;
             std::fs::create_dir_all(&directory)?;
-            disk::give(&directory, None, None, 0o711)?;
-            disk::clone(&template, &target)
+            disk::give(&directory, None, None, 0o711)
         });
-        let (idle, cloned) = tokio::join!(self.node.pool.take(&snapshot), cloned);
-        let idle = idle?;
-        if let Err(error) = cloned.map_err(std::io::Error::other).flatten() {
-            idle.discard().await;
-            return Err(GuestError::io("cloning the scratch disk")(error).into());
-        }
+        let made = made.await.map_err(std::io::Error::other).flatten();
+        made.map_err(GuestError::io("making the MicroVM's directory"))?;
+        let snapshot = self.snapshot()?;
+        let idle = self.node.pool.take_with_scratch(&snapshot, &scratch).await?;
         self.record.guest = Some(idle.record());
         self.starting = Some(idle.guest());
         Ok(idle)
