@@ -4,7 +4,7 @@
 #   make test            every check and every test
 #   make test-kvm        the main job with Firecracker and with QEMU on KVM, in a nested host, on any machine
 #   make endurance       200 suspends of one MicroVM, 1,000 launches from one snapshot
-#   make bench-kvm       launch, suspend and resume beside bare Firecracker, in the nested host
+#   make bench-kvm       launch, suspend and resume beside bare Firecracker, and hostile guests, in the nested host
 #   make bench           launch, suspend and resume beside a bare restore, on this machine
 #   make build           the release binaries
 #   make prepare         what guests boot from (kernel, initramfs, builder, container bases)
@@ -114,11 +114,13 @@ test-kvm-core: kvm-host
 bench: build prepare $(VENV)/.ready
 	bench/run
 
-# Firecracker beside hearth, in the nested host. Writes bench/results/lifecycle-kvm.json. Two processors: on one the client, the
+# Firecracker beside hearth, then hostile guests on it, in the nested host. Writes bench/results/*-kvm.json. Two processors: on one the client, the
 # daemon and the VMM of a launch take turns, and a bare one by a script has nobody to take turns with.
-bench-kvm: kvm-host
-	tests/kvm-host/run --cpus 2 tests/kvm-host/bench --rounds 10 --idle 1 10 30
+bench-kvm: kvm-host hostile-module
+	tests/kvm-host/run --cpus 2 tests/kvm-host/bench lifecycle --vmm firecracker --rounds 10 --idle 1 10 30 --result /out/lifecycle-kvm.json
 	cp target/kvm-host/out/lifecycle-kvm.json bench/results
+	tests/kvm-host/run --cpus 2 env HEARTH_TEST_DATA=/var/lib/hearth/on-disk tests/kvm-host/bench hostile --requests 10 --turns 8 --result /out/hostile-kvm.json
+	cp target/kvm-host/out/hostile-kvm.json bench/results
 
 # Hostile tokens, subprotocols, ports and frames of the agent, an hour in all; `make test` looks at a few hundred of each.
 fuzz: target/tools/bin/cargo-fuzz

@@ -3,7 +3,7 @@
 Twice: on processors that all share, and with one for the attacker alone. Beside each ratio stands how much more processor time
 the same request took: two guests share caches and, with SMT, the processor's core, and there hearth has no say.
 
-Prints a table and writes bench/results/hostile.json, or where `--out` says. Absolute times belong to the machine; the ratios are
+Prints a table and writes bench/results/hostile.json, or where `--result` says. Absolute times belong to the machine; the ratios are
 the result.
 """
 
@@ -78,7 +78,7 @@ def main():
     options.add_argument("--requests", type=int, default=100, help="in each turn")
     options.add_argument("--turns", type=int, default=10, help="of each attack")
     options.add_argument("--attack", action="append", choices=ATTACKS, help="only this one; nothing is written then")
-    options.add_argument("--out", type=pathlib.Path, default=ROOT / "bench/results/hostile.json")
+    options.add_argument("--result", type=pathlib.Path, default=ROOT / "bench/results/hostile.json")
     options = options.parse_args()
     if len(PROCESSORS) < 2:
         raise SystemExit("one processor: there is none for the attacker alone. Cure: a machine with two")
@@ -92,8 +92,8 @@ def main():
         results = {name: measure(hearth, image, client, asked, name, options) for name in options.attack or ATTACKS}
     if not options.attack:
         result = {"machine": machine(), "requests": options.requests, "turns": options.turns, "p50_milliseconds": results}
-        options.out.write_text(json.dumps(result, indent=2) + "\n")
-        print(f"\nwritten to {options.out}")
+        options.result.write_text(json.dumps(result, indent=2) + "\n")
+        print(f"\nwritten to {options.result}")
 
 
 def busiest(hearth, work):

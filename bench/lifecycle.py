@@ -27,6 +27,7 @@ POLICY = dict(maxIdleDurationSeconds=3600, suspendedDurationSeconds=3600, autoRe
 # What a guest writes before it is suspended.
 WORK = "data = bytearray(__import__('os').urandom(4 << 20))"
 IMAGE = "interpreter"
+LAUNCH_AT_MOST = 120
 # Rounds in which Firecracker makes snapshots of its own: a full one takes minutes in the nested host, always about the same.
 FIRECRACKERS_OWN = 3
 
@@ -137,6 +138,8 @@ def launch(hearth):
     connection = vm.session()
     while vm.ask(connection, "GET", "/health")[0] != 200:
         time.sleep(0.005)
+        if time.perf_counter() - start > LAUNCH_AT_MOST:
+            raise SystemExit(f"{vm.id} does not answer: {vm.object}")
     seconds = time.perf_counter() - start
     connection.close()
     return vm, seconds

@@ -3,17 +3,22 @@ mod names;
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket},
-    sync::{Arc, PoisonError, RwLock},
+    num::NonZeroU32,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use hearth_agent_protocol::GATEWAY_ADDRESS;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UdpSocket},
-    sync::Semaphore,
+    sync::{Mutex, Semaphore},
     task::{AbortHandle, JoinSet},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use self::names::Names;
@@ -27,6 +32,11 @@ const HEADER: usize = 12;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Queries and TCP clients served at once per guest; more are dropped, as the network might.
 const MAX_QUERIES: usize = 64;
+/// Queries per guest and second, after a burst of as many, as EC2's resolver has it. More UDP is dropped, mostly by the
+/// kernel ([`crate::rules`]); TCP waits.
+pub(crate) const QUERIES_PER_SECOND: NonZeroU32 = NonZeroU32::new(1024).unwrap();
+/// How long the host's name servers are taken for what they were.
+const HOST_SERVERS_LIFE: Duration = Duration::from_secs(1);
 /// How long to wait after a socket failed (out of descriptors, say) before it is used again.
 const BREATHER: Duration = Duration::from_millis(50);
 
@@ -70,7 +80,10 @@ impl Resolver {
     ) -> Self {
         let relay = Arc::new(Relay {
             upstreams,
+            host: Mutex::default(),
+            opening_fails: AtomicBool::new(false),
             permits: Arc::new(Semaphore::new(MAX_QUERIES)),
+            pace: RateLimiter::direct(Quota::per_second(QUERIES_PER_SECOND)),
             names: RwLock::new(Arc::new(Names::of(egress))),
             namespace,
         });
@@ -105,8 +118,13 @@ impl Drop for Resolver {
 }
 
 struct Relay {
+    /// Empty means the host's.
     upstreams: Vec<SocketAddr>,
+    host: Mutex<HostServers>,
+    /// Said once, not at each query.
+    opening_fails: AtomicBool,
     permits: Arc<Semaphore>,
+    pace: DefaultDirectRateLimiter,
     names: RwLock<Arc<Names>>,
     namespace: Arc<Namespace>,
 }
@@ -126,7 +144,7 @@ async fn serve_udp(relay: &Arc<Relay>, socket: &Arc<UdpSocket>) {
         let Ok(permit) = relay.permits.clone().try_acquire_owned() else {
             continue;
         };
-        if !is_query(&buffer[..length]) {
+        if !is_query(&buffer[..length]) || relay.pace.check().is_err() {
             continue;
         }
         let (relay, socket, query) = (relay.clone(), socket.clone(), buffer[..length].to_vec());
@@ -165,6 +183,7 @@ async fn serve_client(relay: &Relay, mut stream: TcpStream) -> io::Result<()> {
         if !is_query(&query) {
             return Ok(());
         }
+        relay.pace.until_ready().await;
         let answer = relay.answer(&query, ask_tcp).await;
         timeout(PATIENCE, write_message(&mut stream, &answer)).await??;
     }
@@ -182,10 +201,14 @@ impl Relay {
             return failure(query, REFUSED);
         }
         let answer = self.relay(query, ask).await;
-        match names.open(query, &answer, self.namespace.clone()).await {
+        let opened = names.open(query, &answer, self.namespace.clone()).await;
+        let failed_before = self.opening_fails.swap(opened.is_err(), Ordering::Relaxed);
+        match opened {
             Ok(()) => answer,
             Err(error) => {
-                tracing::warn!(%error, "the addresses of an allowed name could not be opened");
+                if !failed_before {
+                    tracing::warn!(%error, "the addresses of an allowed name could not be opened");
+                }
                 failure(query, SERVER_FAILURE)
             }
         }
@@ -207,18 +230,36 @@ impl Relay {
         failure(query, SERVER_FAILURE)
     }
 
-    /// The host's are read anew each time: they change when a machine changes networks.
     async fn upstreams(&self) -> Vec<SocketAddr> {
-        if !self.upstreams.is_empty() {
-            return self.upstreams.clone();
+        match self.upstreams.is_empty() {
+            true => self.host.lock().await.now().await,
+            false => self.upstreams.clone(),
         }
-        match tokio::fs::read_to_string("/etc/resolv.conf").await {
-            Ok(text) => name_servers(&text),
-            Err(error) => {
+    }
+}
+
+/// The host's name servers. They change when a machine changes networks, so they are read anew every second, if need be.
+#[derive(Default)]
+struct HostServers {
+    read_at: Option<Instant>,
+    servers: Vec<SocketAddr>,
+    unreadable: bool,
+}
+
+impl HostServers {
+    async fn now(&mut self) -> Vec<SocketAddr> {
+        if self.read_at.is_none_or(|at| at.elapsed() > HOST_SERVERS_LIFE) {
+            let text = tokio::fs::read_to_string("/etc/resolv.conf").await;
+            self.read_at = Some(Instant::now());
+            let was_unreadable = std::mem::replace(&mut self.unreadable, text.is_err());
+            if let Err(error) = &text
+                && !was_unreadable
+            {
                 tracing::warn!(%error, "/etc/resolv.conf could not be read");
-                Vec::new()
             }
+            self.servers = text.map_or_else(|_| Vec::new(), |text| name_servers(&text));
         }
+        self.servers.clone()
     }
 }
 

@@ -4,6 +4,7 @@ use hearth_agent_protocol::{GATEWAY_ADDRESS, GUEST_ADDRESS};
 
 use crate::{
     Allowed, Destination, Egress, NetworkConfig, Outlet, Protocol, Range,
+    resolver::QUERIES_PER_SECOND,
     slot::{API_ADDRESS, API_PORT, METADATA_ADDRESS, METADATA_PORT},
     tap::TAP,
 };
@@ -178,6 +179,7 @@ table ip guest {{
     ip saddr != {guest} drop
     meta l4proto tcp ct state established accept
     meta l4proto tcp ct state invalid reject with tcp reset
+    ip daddr {gateway} udp dport 53 limit rate over {QUERIES_PER_SECOND}/second burst {QUERIES_PER_SECOND} packets drop
     ip daddr {gateway} udp dport 53 accept
     ip daddr {gateway} tcp dport 53 accept
     ip daddr {METADATA_ADDRESS} tcp dport {METADATA_PORT} accept

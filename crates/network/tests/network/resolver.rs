@@ -2,10 +2,11 @@ use std::{
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     thread,
+    time::{Duration, Instant},
 };
 
 use hearth_agent_protocol::GATEWAY_ADDRESS;
-use hearth_network::{Network, NetworkConfig};
+use hearth_network::{Egress, Network, NetworkConfig};
 
 use crate::{
     guest::Guest,
@@ -90,6 +91,71 @@ async fn guest_with(resolvers: Vec<SocketAddr>) -> (Network, Guest) {
     // Held for the rest of the test.
     std::mem::forget(slot);
     (network, guest)
+}
+
+/// A guest that may know no name: its resolver refuses by itself.
+async fn guest_without_names() -> (Network, Guest) {
+    let network = Network::start(config("hearth", 65)).await.expect("starts");
+    let slot = network.acquire().await.expect("a slot");
+    slot.apply(&Egress { outlets: vec![] }).await.expect("applies");
+    let mut guest = Guest::new("guest");
+    guest.plug(&slot);
+    std::mem::forget(slot);
+    (network, guest)
+}
+
+/// Queries that a guest may make in this time, its burst included.
+fn fair(elapsed: Duration) -> usize {
+    1024 + (elapsed.as_secs_f64() * 1024.0).ceil() as usize
+}
+
+#[test]
+fn a_flood_of_queries_is_answered_at_its_pace() {
+    on_a_machine(|| async {
+        let (_network, guest) = guest_without_names().await;
+        let (answered, elapsed) = guest.run(|| {
+            let socket = UdpSocket::bind("0.0.0.0:0").expect("binds");
+            socket.connect(gateway()).expect("connects");
+            let start = Instant::now();
+            let mut answered = 0;
+            let mut answer = [0; 512];
+            for _ in 0..3000 {
+                socket.send(QUERY).expect("sends");
+                socket
+                    .set_read_timeout(Some(Duration::from_millis(1)))
+                    .expect("set");
+                answered += usize::from(socket.recv(&mut answer).is_ok());
+            }
+            socket
+                .set_read_timeout(Some(Duration::from_secs(1)))
+                .expect("set");
+            while socket.recv(&mut answer).is_ok() {
+                answered += 1;
+            }
+            (answered, start.elapsed())
+        });
+        assert!(
+            answered > 500 && answered <= fair(elapsed),
+            "{answered} answers in {elapsed:?}"
+        );
+    });
+}
+
+#[test]
+fn queries_on_a_tcp_connection_are_answered_at_their_pace() {
+    on_a_machine(|| async {
+        let (_network, guest) = guest_without_names().await;
+        let elapsed = guest.run(|| {
+            let start = Instant::now();
+            let mut stream = TcpStream::connect(gateway()).expect("connects");
+            for _ in 0..3000 {
+                write_message(&mut stream, QUERY).expect("writes");
+                read_message(&mut stream).expect("an answer");
+            }
+            start.elapsed()
+        });
+        assert!(3000 <= fair(elapsed), "3,000 answers in {elapsed:?}");
+    });
 }
 
 #[test]
