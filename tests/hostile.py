@@ -125,7 +125,8 @@ class LyingNames:
 
 
 class Sizes:
-    """The most bytes that the guests' own directories took on the host's disk, while it is watched."""
+    """The most bytes that a file in the guests' own directories took on the host's disk, while it is watched: but for the
+    clone of a scratch disk with which a process waits for its guest."""
 
     def __init__(self, hearth):
         self.directory, self.most, self.ends = hearth.data / "run", 0, threading.Event()
@@ -138,6 +139,8 @@ class Sizes:
     def now(self):
         total = 0
         for path in self.directory.glob("*/*"):
+            if path.name == "scratch.img":
+                continue
             with contextlib.suppress(OSError):
                 status = path.lstat()
                 # Holes take nothing; a file system in memory may take more than was written.

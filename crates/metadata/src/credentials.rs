@@ -51,7 +51,14 @@ pub trait CredentialIssuer: Send + Sync + 'static {
 
 /// The credentials a guest has now.
 #[derive(Debug, Default)]
-pub(crate) struct Current(Mutex<Option<(Credentials, SystemTime)>>);
+pub(crate) struct Current(Mutex<Held>);
+
+#[derive(Debug, Default)]
+struct Held {
+    credentials: Option<(Credentials, SystemTime)>,
+    /// Said in the log, once: a guest asks as often as it likes.
+    error: Option<IssueError>,
+}
 
 impl Current {
     /// The document a guest gets; what went wrong stands in it, as SDKs expect.
@@ -61,23 +68,37 @@ impl Current {
         role_arn: &str,
         session: &str,
     ) -> Value {
-        let mut current = self.0.lock().await;
+        let mut held = self.0.lock().await;
         let now = SystemTime::now();
         let good = |credentials: &Credentials| credentials.expires_at > now + RENEW_BEFORE;
-        if current.as_ref().is_none_or(|(credentials, _)| !good(credentials)) {
+        if held
+            .credentials
+            .as_ref()
+            .is_none_or(|(credentials, _)| !good(credentials))
+        {
             match issuer.issue(role_arn, session, LIFE).await {
-                Ok(credentials) => *current = Some((credentials, now)),
+                Ok(credentials) => {
+                    *held = Held {
+                        credentials: Some((credentials, now)),
+                        error: None,
+                    };
+                }
                 Err(error) => {
-                    tracing::warn!(session, %error, "a guest has no credentials");
+                    if held.error.as_ref() != Some(&error) {
+                        tracing::warn!(session, %error, "a guest has no credentials");
+                    }
                     let code = match error {
                         IssueError::Denied(_) => "AssumeRoleUnauthorizedAccess",
                         IssueError::Failed(_) => "Failed",
                     };
-                    return json!({"Code": code, "Message": error.to_string(), "LastUpdated": text(now)});
+                    let document =
+                        json!({"Code": code, "Message": error.to_string(), "LastUpdated": text(now)});
+                    held.error = Some(error);
+                    return document;
                 }
             }
         }
-        let Some((credentials, updated)) = &*current else {
+        let Some((credentials, updated)) = &held.credentials else {
             return Value::Null;
         };
         json!({
