@@ -55,8 +55,9 @@ def main():
     # The one made last is `__main__` to what runs in it.
     spare, interpreter = Interpreter(), Interpreter()
     events, warm = hooks.Events(), threading.Event()
-    web.serve(HOOKS_PORT, hooks.routes(events, warm, warm_up))
+    # First the port that is asked: without hooks the first one that listens is the sign that a snapshot may be taken.
     web.serve(PORT, interpreter_routes(spare, interpreter, events))
+    web.serve(HOOKS_PORT, hooks.routes(events, warm, warm_up))
     warm_up()
     # What lives now lives for good: the collector need not touch those pages again, which keeps
     # what a MicroVM writes, and so what a suspend stores, small.
