@@ -114,8 +114,8 @@ test-kvm-core: kvm-host
 bench: build prepare $(VENV)/.ready
 	bench/run
 
-# Firecracker beside hearth, then hostile guests on it, in the nested host. Writes bench/results/*-kvm.json. Two processors: on one the client, the
-# daemon and the VMM of a launch take turns, and a bare one by a script has nobody to take turns with.
+# Firecracker beside hearth, then hostile guests on it, in the nested host. Writes bench/results/*-kvm.json. Two processors: on one
+# the client, the daemon and the VMM of a launch take turns, and a bare one by a script has nobody to take turns with.
 bench-kvm: kvm-host hostile-module
 	tests/kvm-host/run --cpus 2 tests/kvm-host/bench lifecycle --vmm firecracker --rounds 10 --idle 1 10 30 --result /out/lifecycle-kvm.json
 	cp target/kvm-host/out/lifecycle-kvm.json bench/results

@@ -284,7 +284,7 @@ impl Host {
     ) -> Result<Guest, GuestError> {
         let slot = self.inner.network.acquire().await?;
         let name = uuid::Uuid::new_v4().simple().to_string()[..12].to_owned();
-        let directory = self.inner.config.run_directory.join(&name);
+        let directory = self.directory_of(&name);
         let started = async {
             slot.apply(egress).await?;
             slot.limit(self.inner.config.io_per_vcpu.network(vcpus)).await?;
@@ -359,7 +359,7 @@ impl Host {
     /// Finds a guest again that a former daemon ran; `None` when its process is gone. Its leftovers are then removed. A
     /// process that does not answer is ended, a [`GuestError::Vmm`].
     pub async fn adopt(&self, record: &GuestRecord, egress: Egress) -> Result<Option<Guest>, GuestError> {
-        let directory = self.inner.config.run_directory.join(&record.name);
+        let directory = self.directory_of(&record.name);
         let adopted = in_time(self.inner.driver.adopt(&directory, &record.process)).await;
         if adopted.is_err()
             && let Ok(Some(process)) = Process::watch(record.process.clone())
@@ -443,7 +443,7 @@ impl Host {
 
     /// Removes a guest's directory, control groups and network slot; what fails is logged and left to the next sweep.
     pub(crate) async fn clean(&self, name: &str, slot: Slot) {
-        let directory = self.inner.config.run_directory.join(name);
+        let directory = self.directory_of(name);
         if let Err(error) = fs::remove_dir_all(&directory)
             && error.kind() != io::ErrorKind::NotFound
         {
@@ -468,6 +468,11 @@ impl Host {
             true => disk::give(path, Some(0), Some(self.inner.config.group_id), 0o640),
             false => disk::give(path, Some(user), Some(user), 0o600),
         }
+    }
+
+    /// Directory of a guest's own files.
+    fn directory_of(&self, name: &str) -> PathBuf {
+        self.inner.config.run_directory.join(name)
     }
 
     fn user_of(&self, slot: &Slot) -> u32 {
@@ -502,8 +507,7 @@ impl Idle {
         if disk::allocated_bytes(&template)? > CLONED_AHEAD_AT_MOST {
             return Ok(());
         }
-        let directory = self.guest.host.inner.config.run_directory.join(&self.guest.name);
-        let clone = directory.join("scratch.img");
+        let clone = scratch_path(&self.guest.host.directory_of(&self.guest.name));
         let made = clone.clone();
         tokio::task::spawn_blocking(move || {
             disk::clone(&template, &made).inspect_err(|_| {
