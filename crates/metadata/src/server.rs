@@ -26,7 +26,7 @@ use crate::{
 const MAX_CONNECTIONS: usize = 16;
 /// Connections a second, and how many at once before that counts; more wait to be accepted. A guest that asks without end
 /// must not take its neighbours' time.
-const RATE: NonZeroU32 = NonZeroU32::new(50).expect("is not zero");
+const RATE: NonZeroU32 = NonZeroU32::new(25).expect("is not zero");
 const BURST: NonZeroU32 = NonZeroU32::new(100).expect("is not zero");
 /// How long a connection may last: one question and its answer.
 const LONGEST: Duration = Duration::from_secs(20);
