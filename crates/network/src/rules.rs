@@ -168,6 +168,7 @@ fn unmarked(config: &NetworkConfig, egress: &Egress) -> String {
     // The first packet of a connection is the one that is not `confirmed`: those that nobody answers stay `new`.
     // `invalid` TCP is a packet of a connection this namespace never saw open, as a guest sends after a restore: a reset
     // ends the connection at once, where silence would leave it hanging for minutes.
+    // Nothing in the namespace speaks to the outside for itself; a VMM that was taken over and lives in it would.
     format!(
         "flush ruleset
 table ip guest {{
@@ -199,6 +200,10 @@ table ip guest {{
     ct status & confirmed == 0 limit rate over {MAX_NEW_CONNECTIONS}/second burst {MAX_CONNECTIONS} packets drop
     ct count over {MAX_CONNECTIONS} drop
 {ways}  }}
+  chain output {{
+    type filter hook output priority filter; policy accept;
+    oifname {VETH} drop
+  }}
   chain postrouting {{
     type nat hook postrouting priority srcnat; policy accept;
     oifname {VETH} masquerade

@@ -43,6 +43,28 @@ fn at(addresses: &[&str]) -> Vec<SocketAddr> {
 }
 
 #[test]
+fn a_process_in_a_guests_namespace_sends_nothing_past_its_rules() {
+    on_a_machine(|| async {
+        let network = Network::start(config("hearth", 65)).await.expect("starts");
+        let slot = network.acquire().await.expect("a slot");
+        let mut guest = Guest::new("guest");
+        guest.plug(&slot);
+        let mailbox = on_the_internet(silent_mailbox);
+        let server: SocketAddr = at(&[SERVER])[0];
+        let sent = inside(slot.namespace_path(), move || {
+            UdpSocket::bind("0.0.0.0:0")?.send_to(b"hello", server)
+        });
+        // What is dropped on its way out is refused to the sender.
+        assert_eq!(
+            sent.expect_err("dropped").kind(),
+            std::io::ErrorKind::PermissionDenied
+        );
+        guest.reach(echo_server(SERVER));
+        assert!(nothing(mailbox.recv(&mut [0; 8])));
+    });
+}
+
+#[test]
 fn private_ranges_behind_the_uplink_are_closed_to_guests_and_only_to_guests() {
     on_a_machine(|| async {
         let network = Network::start(config("hearth", 65)).await.expect("starts");

@@ -99,7 +99,8 @@ fn become_vmm(spec: &JailSpec) -> Result<Infallible, String> {
 
 fn limit(spec: &JailSpec) -> Result<(), String> {
     for (resource, most) in [
-        (Resource::RLIMIT_CORE, 0),
+        // Not 0, which counts for files alone: a handler that the kernel pipes cores into gets none of a process with 1.
+        (Resource::RLIMIT_CORE, 1),
         (Resource::RLIMIT_NOFILE, OPEN_FILES),
         (Resource::RLIMIT_NPROC, spec.tasks),
         (Resource::RLIMIT_FSIZE, spec.file_bytes),

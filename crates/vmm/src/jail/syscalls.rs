@@ -37,6 +37,10 @@ const DENIED: &[libc::c_long] = &[
     libc::SYS_mknod,
     libc::SYS_mknodat,
     libc::SYS_fanotify_init,
+    // Does what it is asked without a call that a filter sees.
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
     // Large parts of the kernel that were broken often.
     libc::SYS_bpf,
     libc::SYS_perf_event_open,
@@ -137,6 +141,9 @@ mod tests {
             ));
             assert!(nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER).is_err());
             assert_eq!(nix::unistd::chroot("/"), Err(nix::Error::EPERM));
+            // SAFETY: without a filter the kernel refuses the null pointer.
+            let ring = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, 0) };
+            assert!(ring == -1 && refused(std::io::Error::last_os_error()));
         });
         outcome.join().expect("no panic");
     }
