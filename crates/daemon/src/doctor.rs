@@ -80,7 +80,7 @@ impl Finding {
 
 /// Runs every check and prints the findings. Fails when one is bad.
 pub(crate) fn run(config: &Config, as_json: bool) -> ExitCode {
-    let findings = [checks::all(config), hardening::all()].concat();
+    let findings = [checks::all(config), hardening::all(config)].concat();
     let sound = findings.iter().all(|finding| finding.verdict != Verdict::Bad);
     if as_json {
         let checks: Vec<_> = findings
