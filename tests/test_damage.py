@@ -1,6 +1,7 @@
 """Altered or cut files of a snapshot or a suspend: refused by name, the MicroVM stays SUSPENDED, and whole again it resumes."""
 
 import botocore.exceptions
+import pytest
 
 from support import wait_for
 
@@ -45,24 +46,36 @@ def test_damaged_files_of_a_suspend_are_refused_by_name_and_nothing_is_lost(hear
         alter(files / name, at)
         refuse_to_resume(hearth, microvm, cause)
         alter(files / name, at)
-    delta = (files / "delta").read_bytes()
-    (files / "delta").write_bytes(delta[:-4096])
-    refuse_to_resume(hearth, microvm, "the file is cut short")
-    (files / "delta").write_bytes(delta)
+    for name, cut, cause in (
+        ("device-state", 1000, "device-state has"),
+        ("delta", 4096, "the file is cut short"),
+        ("suspend.json", 10, "its manifest"),
+    ):
+        whole = (files / name).read_bytes()
+        (files / name).write_bytes(whole[:-cut])
+        refuse_to_resume(hearth, microvm, cause)
+        (files / name).write_bytes(whole)
     microvm.resume()
     assert microvm.python("kept[-100:]") == expected
 
 
-def test_an_altered_memory_file_of_an_image_is_noticed_before_anything_runs_on_it(hearth, microvm):
+@pytest.mark.parametrize("name, cause", [
+    ("memory", "memory was altered since it was written"),
+    ("device-state", "device-state was altered since it was written"),
+    ("manifest.json", "its manifest: it was altered since it was written"),
+])
+def test_an_altered_file_of_an_image_is_noticed_before_anything_runs_on_it(hearth, microvm, name, cause):
     microvm.python("kept = 42")
     microvm.suspend()
-    memory = microvm.manifest().with_name("memory")
+    manifest = microvm.manifest()
+    # Of the manifest a digit, so that it is one as before, of a guest with more memory.
+    at = manifest.read_text().index('"memoryBytes": ') + 15 if name == "manifest.json" else 1000
     hearth.stop()
-    alter(memory, 1 << 20)
+    alter(manifest.with_name(name), at)
     try:
         hearth.start()
-        refuse_to_resume(hearth, microvm, "memory was altered since it was written")
+        refuse_to_resume(hearth, microvm, cause)
     finally:
-        alter(memory, 1 << 20)
+        alter(manifest.with_name(name), at)
     microvm.resume()
     assert microvm.python("kept") == "42"

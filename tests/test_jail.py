@@ -2,8 +2,10 @@
 
 import os
 import pathlib
+import re
 import signal
 import stat
+import subprocess
 
 import pytest
 
@@ -54,6 +56,14 @@ OWN = {
     "qemu": {"qmp.sock", "device-state"},
 }
 INTERFACES = {"firecracker": {"lo", "tap0", "uplink"}, "qemu": {"lo"}}
+
+
+def memory_is_writable(hearth):
+    """QEMU before 9 opens a memory file for writing although it never writes it; the file itself is root's."""
+    if hearth.driver != "qemu":
+        return False
+    told = subprocess.run(["qemu-system-x86_64", "--version"], check=True, capture_output=True, text=True).stdout
+    return int(re.search(r"version (\d+)", told)[1]) < 9
 
 
 def filters(pid):
@@ -134,7 +144,8 @@ def test_a_vmms_root_holds_only_what_it_needs_and_is_read_only(hearth, vmm):
     entries = [line.split() for line in pathlib.Path(f"/proc/{vmm}/mountinfo").read_text().splitlines()]
     mounts = {entry[4]: set(entry[5].split(",")) for entry in entries}
     own = [path for path, options in mounts.items() if "rw" in options]
-    assert set(own) <= {"/own", "/disks/1", "/memory"}, "what it may write"
+    writable = {"/own", "/disks/1"} | ({"/memory"} if memory_is_writable(hearth) else set())
+    assert set(own) <= writable, "what it may write"
     assert all("nosuid" in options for options in mounts.values())
     assert all("nodev" in options for path, options in mounts.items() if path != "/")
     shells = ["/bin/sh", "/usr/bin/sh", "/bin/busybox", "/usr/bin/python3", "/usr/sbin/init", "/etc/passwd", "/etc/shadow"]
@@ -150,6 +161,15 @@ def test_a_vmms_root_holds_only_what_it_needs_and_is_read_only(hearth, vmm):
     assert memory.st_uid == 0 and memory.st_mode & 0o007 == 0
 
 
+def test_a_resumed_vmm_keeps_no_clone_that_was_made_for_a_launch(hearth, microvm, vmm):
+    microvm.suspend()
+    wait_for("a clone made ahead", lambda: list((hearth.data / "run").glob("*/scratch.img")))
+    microvm.resume()
+    assert microvm.request("GET", "/health")[0] == 200
+    (resumed,), _ = wait_for("the VMM started ahead", lambda: of_one_image(hearth))
+    assert {path.name for path in in_jail(resumed, "/own").iterdir()} <= OWN[hearth.driver]
+
+
 def test_a_vmm_has_no_open_file_but_its_own(vmm):
     links = [os.readlink(fd) for fd in pathlib.Path(f"/proc/{vmm}/fd").iterdir()]
     own = ("/memory", "/disks/", "/own/", "/dev/urandom", "/dev/kvm", "/dev/net/tun", "pipe:", "socket:", "anon_inode:", "/memfd:")
@@ -159,7 +179,7 @@ def test_a_vmm_has_no_open_file_but_its_own(vmm):
 
 
 def test_a_vmm_is_limited(hearth, vmm, microvm):
-    assert limit(vmm, "Max core file size") == ["0", "0"]
+    assert limit(vmm, "Max core file size") == ["1", "1"]  # 0 says nothing to a handler that cores are piped to
     assert limit(vmm, "Max open files") == ["1024", "1024"]
     assert limit(vmm, "Max processes") == ["101", "101"]
     assert limit(vmm, "Max file size") == [str(8 << 30)] * 2
@@ -168,6 +188,7 @@ def test_a_vmm_is_limited(hearth, vmm, microvm):
     expected = {
         "cpu.max": "100000 100000", "cpu.weight": "25", "cpu.cfs_quota_us": "100000", "cpu.shares": "256",
         "memory.max": str(guest_bytes + guest_bytes // 64 + (384 << 20)), "pids.max": "101",
+        "io.weight": "default 25", "blkio.bfq.weight": "25",
     }
     expected["memory.limit_in_bytes"] = expected["memory.max"]
     seen = {}

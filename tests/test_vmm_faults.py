@@ -150,6 +150,8 @@ def test_a_suspend_that_finds_the_disk_full_lets_the_microvm_go_on(hearth, image
         vm.python("kept = __import__('os').urandom(4 << 20)")
         expected = vm.python("__import__('hashlib').sha256(kept).hexdigest()")
         filler = fill(directory)
+        # Not on the disk yet when the suspend syncs it, and there is no room for it.
+        vm.python("open('/root/late', 'wb').write(__import__('os').urandom(4 << 20))")
         hearth.client().suspend_microvm(microvmIdentifier=vm.id)
         wait_for("the end of the suspend", lambda: "full=true" in (hearth.data / "hearthd.log").read_text())
         vm.await_state("RUNNING")
@@ -164,21 +166,28 @@ def test_a_suspend_that_finds_the_disk_full_lets_the_microvm_go_on(hearth, image
         vm.terminate()
 
 
-def test_a_build_that_finds_the_disk_full_fails_with_its_reason_and_the_version_before_serves(hearth, image, tmp_path):
+@pytest.mark.parametrize("late", [False, True], ids=["before-it-begins", "while-its-guest-runs"])
+def test_a_build_that_finds_the_disk_full_fails_with_its_reason_and_the_version_before_serves(hearth, image, tmp_path, late):
     with disk_of(hearth, "images", 2048, tmp_path) as directory:
-        filler = fill(directory)
+        filler = None if late else fill(directory)
         arn = hearth.arn(image)
         client = hearth.client()
         built_from = client.get_microvm_image_version(imageIdentifier=arn, imageVersion="1.0")
         request = {key: built_from[key] for key in ("codeArtifact", "baseImageArn", "buildRoleArn", "hooks", "resources")}
         client.update_microvm_image(imageIdentifier=arn, **request)
-        assert hearth.await_image(image)["state"] == "UPDATE_FAILED"
-        reason = hearth.build_of(image, "2.0")["stateReason"]
+        if late:
+            # QEMU's guest writes this file itself; Firecracker's is written when the guest stands still.
+            wait_for("the guest's memory", lambda: list(directory.glob("*/*.making/memory")), 120)
+            filler = fill(directory)
+        updated = hearth.await_image(image)
+        failed = updated["latestFailedImageVersion"]
+        assert updated["state"] == "UPDATE_FAILED"
+        reason = hearth.build_of(image, failed)["stateReason"]
         assert reason.startswith("INTERNAL_PLATFORM_ERROR: ") and "No space left on device" in reason
         filler.unlink()
         vm = hearth.run(image)
         assert vm.object["imageVersion"] == "1.0" and vm.python("6 * 7") == "42"
         vm.terminate()
-        client.delete_microvm_image_version(imageIdentifier=arn, imageVersion="2.0")
+        client.delete_microvm_image_version(imageIdentifier=arn, imageVersion=failed)
         with pytest.raises(botocore.exceptions.ClientError):
-            client.get_microvm_image_version(imageIdentifier=arn, imageVersion="2.0")
+            client.get_microvm_image_version(imageIdentifier=arn, imageVersion=failed)

@@ -174,7 +174,11 @@ fn freeze(request: &Freeze) -> anyhow::Result<()> {
     }
     freezer::freeze(Path::new(freezer::CGROUPS))?;
     let scratch = File::open(disks::SCRATCH).context("cannot open the scratch disk")?;
-    nix::unistd::syncfs(&scratch).context("cannot sync the scratch disk")?;
+    match nix::unistd::syncfs(&scratch) {
+        // What the disk did not take (the host's may be full) lies in memory, which a suspend keeps.
+        Err(error) if !request.for_image => console(format_args!("cannot sync the scratch disk: {error}")),
+        synced => synced.context("cannot sync the scratch disk")?,
+    }
     if request.for_image {
         close_connections();
         // What is free is zero (init_on_free), and what is zero costs nothing in the image.

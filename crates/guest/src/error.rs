@@ -38,6 +38,14 @@ pub enum GuestError {
         /// Ours.
         expected: u32,
     },
+    /// A snapshot of a later hearth.
+    #[error("the snapshot has format {found}, this hearth reads 1 to {newest}")]
+    Format {
+        /// The snapshot's.
+        found: u64,
+        /// The newest we read.
+        newest: u64,
+    },
     /// A snapshot whose guest runs another kernel.
     #[error("the snapshot's guest runs kernel {found}, this node boots {expected}")]
     Kernel {
@@ -71,11 +79,13 @@ impl GuestError {
         move |source| GuestError::Io { context, source }
     }
 
-    /// Whether a snapshot is whole, but another node's: made by another VMM, processor, agent or kernel.
+    /// Whether a snapshot is whole, but another node's: made by another VMM, processor, agent, kernel or
+    /// format.
     pub fn is_foreign(&self) -> bool {
         matches!(
             self,
             GuestError::Protocol { .. }
+                | GuestError::Format { .. }
                 | GuestError::Kernel { .. }
                 | GuestError::Vmm(VmmError::Platform { .. })
         )

@@ -4,6 +4,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use hearth_network::Slot;
@@ -12,8 +13,14 @@ use hearth_vmm::{ProcessRecord, Vm, driver::Execution};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Agent, GuestError, Host, Snapshot, host::in_time, integrity::FileSum, snapshot::device_state_path,
+    Agent, GuestError, Host, Snapshot,
+    host::{FOUND_AGAIN, in_time},
+    integrity::{FileSum, seal, unseal},
+    snapshot::device_state_path,
 };
+
+/// Longest wait for a VMM that is to stop or to go on: it finishes what its disks are doing.
+const STOP_OR_GO: Duration = Duration::from_secs(60);
 
 /// What must be written down before a guest runs, so that a later daemon finds it again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +32,9 @@ pub struct GuestRecord {
     pub slot: String,
     /// Its VMM process.
     pub process: ProcessRecord,
+    /// Name of the driver that started it; empty in the records of an older hearth, which had one driver at a time.
+    #[serde(default)]
+    pub driver: String,
 }
 
 /// A VMM process with its guest, network slot and directory. Dropping it changes nothing: guests outlive the daemon.
@@ -32,6 +42,7 @@ pub struct GuestRecord {
 pub struct Guest {
     pub(crate) host: Host,
     pub(crate) name: String,
+    pub(crate) driver: String,
     pub(crate) vm: Arc<dyn Vm>,
     pub(crate) slot: Slot,
     pub(crate) agent: Agent,
@@ -76,6 +87,7 @@ impl Guest {
             name: self.name.clone(),
             slot: self.slot.name().to_owned(),
             process: self.vm.process().clone(),
+            driver: self.driver.clone(),
         }
     }
 
@@ -86,7 +98,17 @@ impl Guest {
 
     /// Whether the guest of a former daemon runs.
     pub async fn execution(&self) -> Result<Execution, GuestError> {
-        Ok(in_time(self.vm.execution()).await?)
+        Ok(in_time(FOUND_AGAIN, self.vm.execution()).await?)
+    }
+
+    /// Stops the CPUs and waits until no device writes any more.
+    pub async fn pause(&self) -> Result<(), GuestError> {
+        Ok(in_time(STOP_OR_GO, self.vm.pause()).await?)
+    }
+
+    /// Lets the CPUs of a paused guest run on.
+    pub async fn resume(&self) -> Result<(), GuestError> {
+        Ok(in_time(STOP_OR_GO, self.vm.resume()).await?)
     }
 
     /// Its network slot.
@@ -123,8 +145,10 @@ impl Guest {
     }
 }
 
-/// Version of a suspend's manifest.
-const SUSPEND_FORMAT: u32 = 1;
+/// Version of a suspend's manifest. Version 1, which is still read, had no checksum of itself.
+const SUSPEND_FORMAT: u32 = 2;
+/// The first version that has.
+const SUSPEND_SEALED_SINCE: u64 = 2;
 
 /// The manifest of a suspended guest's files. The delta checks itself.
 #[derive(Debug, Serialize, Deserialize)]
@@ -145,8 +169,7 @@ impl Suspend {
                 snapshot,
                 device_state: FileSum::of(&device_state_path(&directory))?,
             };
-            let text = serde_json::to_vec(&manifest).map_err(io::Error::other)?;
-            durable::write_file(&suspend_path(&directory), &text)
+            durable::write_file(&suspend_path(&directory), &seal(&manifest)?)
         };
         tokio::task::spawn_blocking(write)
             .await
@@ -168,10 +191,10 @@ impl Suspend {
             text => text.map_err(|error| bad(format!("its manifest: {error}")))?,
         };
         let manifest: Suspend =
-            serde_json::from_slice(&text).map_err(|error| bad(format!("its manifest: {error}")))?;
-        if manifest.format != SUSPEND_FORMAT {
+            unseal(&text, SUSPEND_SEALED_SINCE).map_err(|error| bad(format!("its manifest: {error}")))?;
+        if !(1..=SUSPEND_FORMAT).contains(&manifest.format) {
             return Err(bad(format!(
-                "format {} where this hearth reads {SUSPEND_FORMAT}",
+                "format {} where this hearth reads 1 to {SUSPEND_FORMAT}",
                 manifest.format
             )));
         }

@@ -296,6 +296,7 @@ impl Host {
                 Ok(Guest {
                     host: self.clone(),
                     name,
+                    driver: self.inner.driver.platform().driver.clone(),
                     vm,
                     slot,
                     agent,
@@ -360,7 +361,15 @@ impl Host {
     /// process that does not answer is ended, a [`GuestError::Vmm`].
     pub async fn adopt(&self, record: &GuestRecord, egress: Egress) -> Result<Option<Guest>, GuestError> {
         let directory = self.directory_of(&record.name);
-        let adopted = in_time(self.inner.driver.adopt(&directory, &record.process)).await;
+        let driver = match record.driver.as_str() {
+            "" => self.inner.driver.platform().driver.as_str(),
+            driver => driver,
+        };
+        let adopted = in_time(
+            FOUND_AGAIN,
+            hearth_vmm::adopt(driver, &directory, &record.process),
+        )
+        .await;
         if adopted.is_err()
             && let Ok(Some(process)) = Process::watch(record.process.clone())
         {
@@ -374,6 +383,7 @@ impl Host {
         Ok(Some(Guest {
             host: self.clone(),
             name: record.name.clone(),
+            driver: driver.to_owned(),
             vm,
             slot,
             agent,
@@ -521,13 +531,18 @@ impl Idle {
 
     /// Puts a clone of the snapshot's scratch disk at `path`: that made ahead, or one made now.
     pub(crate) async fn put_scratch(&mut self, path: &Path) -> io::Result<()> {
-        let (ahead, template, path) = (self.scratch.take(), self.snapshot.scratch(), path.to_owned());
-        tokio::task::spawn_blocking(move || match ahead.map(|ahead| fs::rename(ahead, &path)) {
-            Some(Ok(())) => Ok(()),
-            // On another file system.
-            _ => disk::clone(&template, &path),
-        })
-        .await?
+        let (template, path) = (self.snapshot.scratch(), path.to_owned());
+        if let Some(ahead) = &self.scratch
+            && fs::rename(ahead, &path).is_ok()
+        {
+            self.scratch = None;
+            // It lay in a directory of the VMM's own, so it is what the VMM has made of it.
+            if fs::symlink_metadata(&path)?.is_file() {
+                return Ok(());
+            }
+            fs::remove_file(&path)?;
+        }
+        tokio::task::spawn_blocking(move || disk::clone(&template, &path)).await?
     }
 
     /// Whether the process has ended by itself.
@@ -538,6 +553,10 @@ impl Idle {
     /// Gives the process its disks and state and lets the guest run. The application stays frozen until its agent is
     /// told the time ([`Agent::thaw`]). On an error the process is gone and nothing has changed on the disks.
     pub async fn restore(self, parts: &Restore) -> Result<Guest, GuestError> {
+        // A resume has its disk, and a launch whose file system is another one made a clone there.
+        if let Some(ahead) = &self.scratch {
+            fs::remove_file(ahead).map_err(GuestError::io("removing the clone made ahead"))?;
+        }
         match self.try_restore(parts).await {
             Ok(()) => Ok(self.guest),
             Err(error) => {
@@ -591,17 +610,18 @@ const OVERHEAD_TASKS: u64 = 100;
 const MEMORY_OF_A_CPU: u64 = 8 << 30;
 
 /// Longest wait for a VMM of a former daemon: one that says nothing is of no use.
-const FOUND_AGAIN: Duration = Duration::from_secs(20);
+pub(crate) const FOUND_AGAIN: Duration = Duration::from_secs(20);
 
 /// What a VMM of a former daemon answers.
-pub(crate) async fn in_time<T>(answer: impl Future<Output = Result<T, VmmError>>) -> Result<T, VmmError> {
-    tokio::time::timeout(FOUND_AGAIN, answer)
-        .await
-        .unwrap_or_else(|_| {
-            Err(VmmError::io("waiting for a VMM's answer")(
-                io::ErrorKind::TimedOut.into(),
-            ))
-        })
+pub(crate) async fn in_time<T>(
+    limit: Duration,
+    answer: impl Future<Output = Result<T, VmmError>>,
+) -> Result<T, VmmError> {
+    tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
+        Err(VmmError::io("waiting for a VMM's answer")(
+            io::ErrorKind::TimedOut.into(),
+        ))
+    })
 }
 
 /// At most the peak of its size; when CPU is scarce, in proportion to the size's baseline.

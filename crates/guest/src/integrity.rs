@@ -10,7 +10,7 @@ use std::{
 };
 
 use hearth_vmm::memory;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{GuestError, Snapshot};
 
@@ -51,6 +51,35 @@ impl FileSum {
             )),
         }
     }
+}
+
+/// Member of a manifest's text that holds the checksum of all others.
+const CHECKSUM: &str = "checksum";
+
+/// The text of a manifest, with a checksum of itself.
+pub(crate) fn seal(manifest: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut text = serde_json::to_value(manifest)?;
+    let sum = crc32fast::hash(&serde_json::to_vec(&text)?);
+    text[CHECKSUM] = sum.into();
+    Ok(serde_json::to_vec_pretty(&text)?)
+}
+
+/// A manifest of [`seal`]'s, or the text of an older one, whose format (a member) is below `since` and which has no checksum.
+pub(crate) fn unseal<T: DeserializeOwned>(text: &[u8], since: u64) -> io::Result<T> {
+    let bad = |cause: &str| io::Error::new(io::ErrorKind::InvalidData, cause);
+    let mut manifest: serde_json::Value = serde_json::from_slice(text)?;
+    let sum = manifest
+        .as_object_mut()
+        .and_then(|members| members.remove(CHECKSUM));
+    match sum {
+        None if manifest["format"].as_u64().is_some_and(|format| format < since) => {}
+        None => return Err(bad("its checksum is missing")),
+        Some(sum) if sum != crc32fast::hash(&serde_json::to_vec(&manifest)?) => {
+            return Err(bad("it was altered since it was written: its checksum is wrong"));
+        }
+        Some(_) => {}
+    }
+    Ok(serde_json::from_value(manifest)?)
 }
 
 /// What a file looked like when its content was last compared.

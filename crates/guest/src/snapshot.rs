@@ -10,10 +10,16 @@ use hearth_storage::durable;
 use hearth_vmm::Platform;
 use serde::{Deserialize, Serialize};
 
-use crate::{GuestError, integrity::FileSum};
+use crate::{
+    GuestError,
+    integrity::{FileSum, seal, unseal},
+};
 
-/// Version of the manifest and of the directory's layout. Version 1, which is still read, knew neither id nor checksums.
-const FORMAT_VERSION: u64 = 2;
+/// Version of the manifest and of the directory's layout. Those before are still read: version 1 knew neither id nor
+/// checksums, version 2 none of the manifest itself.
+const FORMAT_VERSION: u64 = 3;
+/// The first version whose manifest has a checksum of itself.
+const SEALED_SINCE: u64 = 3;
 const MANIFEST: &str = "manifest.json";
 
 /// The virtual hardware of a guest; the same at its snapshot and at every restore.
@@ -100,13 +106,18 @@ impl Snapshot {
         let text = fs::read(directory.join(MANIFEST)).map_err(|error| bad(error.to_string()))?;
         let version: serde_json::Value =
             serde_json::from_slice(&text).map_err(|error| bad(error.to_string()))?;
-        if !matches!(version["format"].as_u64(), Some(1..=FORMAT_VERSION)) {
-            return Err(bad(format!(
-                "format {} where this hearth reads 1 to {FORMAT_VERSION}",
-                version["format"]
-            )));
+        match version["format"].as_u64() {
+            Some(1..=FORMAT_VERSION) => {}
+            Some(found) => {
+                return Err(GuestError::Format {
+                    found,
+                    newest: FORMAT_VERSION,
+                });
+            }
+            None => return Err(bad("its manifest has no format".into())),
         }
-        let manifest: Manifest = serde_json::from_value(version).map_err(|error| bad(error.to_string()))?;
+        let manifest: Manifest =
+            unseal(&text, SEALED_SINCE).map_err(|error| bad(format!("its manifest: {error}")))?;
         if manifest.protocol != PROTOCOL_VERSION {
             return Err(GuestError::Protocol {
                 found: manifest.protocol,
@@ -139,8 +150,7 @@ impl Snapshot {
                 device_state: FileSum::of(&device_state_path(directory))?,
             }),
         };
-        let text = serde_json::to_vec_pretty(&manifest).map_err(io::Error::other)?;
-        durable::write_file(&directory.join(MANIFEST), &text)?;
+        durable::write_file(&directory.join(MANIFEST), &seal(&manifest)?)?;
         Ok(Snapshot::of(directory, manifest))
     }
 
@@ -277,10 +287,22 @@ mod tests {
             Snapshot::open(directory.path(), &platform("7.2")).expect("opens"),
             made
         );
-        let error = Snapshot::open(directory.path(), &platform("10.0"))
-            .expect_err("refused")
-            .to_string();
-        assert!(error.contains("7.2") && error.contains("10.0"), "{error}");
+        let error = Snapshot::open(directory.path(), &platform("10.0")).expect_err("refused");
+        let text = error.to_string();
+        assert!(
+            error.is_foreign() && text.contains("7.2") && text.contains("10.0"),
+            "{text}"
+        );
+        let another = |edit: fn(&mut Platform)| {
+            let mut platform = platform("7.2");
+            edit(&mut platform);
+            let error = Snapshot::open(directory.path(), &platform).expect_err("refused");
+            assert!(error.is_foreign(), "{error}");
+        };
+        another(|platform| platform.driver = "firecracker".into());
+        another(|platform| platform.acceleration = Acceleration::Kvm);
+        another(|platform| platform.machine = "microvm".into());
+        another(|platform| platform.cpu = "y".into());
     }
 
     #[test]
@@ -288,13 +310,53 @@ mod tests {
         let directory = tempfile::tempdir().expect("temp dir");
         fs::write(
             directory.path().join(MANIFEST),
-            r#"{"format": 3, "unknown": true}"#,
+            r#"{"format": 4, "unknown": true}"#,
         )
         .expect("written");
-        let error = Snapshot::open(directory.path(), &platform("7.2"))
-            .expect_err("refused")
-            .to_string();
-        assert!(error.contains("format 3"), "{error}");
+        let error = Snapshot::open(directory.path(), &platform("7.2")).expect_err("refused");
+        assert!(error.to_string().contains("format 4"), "{error}");
+        assert!(error.is_foreign(), "it is made again");
+    }
+
+    #[test]
+    fn a_manifest_with_one_byte_altered_or_cut_off_is_refused() {
+        let directory = tempfile::tempdir().expect("temp dir");
+        let shape = Shape {
+            memory_bytes: 2 << 30,
+            vcpus: 1,
+            disks: vec![DiskShape::writable(8 << 30)],
+        };
+        for path in [memory_path(directory.path()), device_state_path(directory.path())] {
+            fs::write(path, [7; 100]).expect("written");
+        }
+        Snapshot::seal(directory.path(), &platform("7.2"), &shape, "6.12").expect("sealed");
+        let manifest = directory.path().join(MANIFEST);
+        let good = fs::read(&manifest).expect("there");
+        let open = || Snapshot::open(directory.path(), &platform("7.2"));
+        for at in (0..good.len()).filter(|at| !good[*at].is_ascii_whitespace()) {
+            let mut altered = good.clone();
+            altered[at] = match altered[at] {
+                b'1' => b'2',
+                b'"' => b'x',
+                _ => b'1',
+            };
+            fs::write(&manifest, &altered).expect("written");
+            open().expect_err("altered");
+            fs::write(&manifest, &good[..at]).expect("written");
+            open().expect_err("cut");
+        }
+        let text = String::from_utf8(good.clone()).expect("UTF-8");
+        for (from, to, cause) in [
+            ("2147483648", "1147483648", "altered"),
+            ("\"vcpus\": 1", "\"vcpus\": 9", "altered"),
+            ("\"checksum\"", "\"id\"", "missing"),
+        ] {
+            fs::write(&manifest, text.replace(from, to)).expect("written");
+            let error = open().expect_err("altered").to_string();
+            assert!(error.contains(cause), "{error}");
+        }
+        fs::write(&manifest, &good).expect("written");
+        open().expect("as it was");
     }
 
     #[test]

@@ -3,15 +3,28 @@
 use std::{
     fs::{self, File},
     io::{self, Read, Seek, SeekFrom},
-    os::unix::fs::{MetadataExt, PermissionsExt, chown},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown},
     path::Path,
     process::Command,
 };
 
 use nix::{
     errno::Errno,
+    sys::statvfs::statvfs,
     unistd::{Whence, lseek},
 };
+
+/// Room that a file system which counts as full may still have: the kernel keeps some blocks for itself.
+const AS_GOOD_AS_NONE: u64 = 1 << 20;
+
+/// An error when there is no room left where `path` lies.
+pub fn has_room(path: &Path) -> io::Result<()> {
+    let found = statvfs(path)?;
+    match found.blocks_available() * found.fragment_size() < AS_GOOD_AS_NONE {
+        true => Err(Errno::ENOSPC.into()),
+        false => Ok(()),
+    }
+}
 
 /// Makes an empty sparse disk.
 pub fn create(path: &Path, bytes: u64) -> io::Result<File> {
@@ -19,6 +32,7 @@ pub fn create(path: &Path, bytes: u64) -> io::Result<File> {
         .read(true)
         .write(true)
         .create_new(true)
+        .mode(0o600)
         .open(path)?;
     file.set_len(bytes)?;
     Ok(file)

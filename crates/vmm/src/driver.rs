@@ -231,10 +231,6 @@ pub trait Driver: Send + Sync + 'static {
 
     /// Starts a process. A cold boot runs at once; otherwise the process is ready for [`Vm::restore`].
     async fn start(&self, machine: Machine) -> Result<Arc<dyn Vm>, VmmError>;
-
-    /// Finds a process again that a former daemon started; `None` when it is gone.
-    async fn adopt(&self, directory: &Path, process: &ProcessRecord)
-    -> Result<Option<Arc<dyn Vm>>, VmmError>;
 }
 
 /// Whether the guest's CPUs run.

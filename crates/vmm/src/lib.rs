@@ -11,9 +11,12 @@
 //! | [`memory`] | which pages a guest has written, the delta file, zero pages |
 //! | [`log`] | the words of a VMM process and its guest's console, bounded |
 //! | [`process`] | a VMM process that outlives the daemon: found again, watched, ended |
+//! | [`adopt()`] | finds processes of a former daemon again, whatever driver started them |
+//! | `saving` | the part of a save that blocks a thread |
 //! | [`kvm`] | is `/dev/kvm` usable, or only there? |
 //! | [`cpu`] | what a guest under KVM sees of the host's processor |
 
+mod adopt;
 pub mod cpu;
 pub mod driver;
 pub mod firecracker;
@@ -24,7 +27,9 @@ pub mod memory;
 pub mod process;
 mod program;
 pub mod qemu;
+mod saving;
 
+pub use adopt::adopt;
 pub use driver::{
     Acceleration, Disk, DiskLimits, Driver, Kernel, Link, Machine, Memory, Platform, Vm, VmmError,
 };

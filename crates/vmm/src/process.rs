@@ -163,7 +163,11 @@ pub(crate) fn take_over(own: &Path, to: &Path) -> io::Result<()> {
     if !from.metadata()?.is_file() {
         return Err(io::Error::other("the VMM's device state is no regular file"));
     }
-    let mut file = File::create_new(to)?;
+    let mut file = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(to)?;
     let copied = io::copy(&mut from.take(MAX_DEVICE_STATE_BYTES + 1), &mut file)?;
     if copied > MAX_DEVICE_STATE_BYTES {
         return Err(io::Error::other("the VMM's device state is too large"));

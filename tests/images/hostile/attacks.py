@@ -36,6 +36,19 @@ def detach(work, *arguments, delay=0.5):
             os._exit(0)
 
 
+def told(work):
+    """Does it; how far it came stands in a file."""
+    def tell(words):
+        with open("/dev/shm/attack", "w") as file:
+            file.write(words)
+
+    tell("begun")
+    try:
+        tell(f"done: {work()}")
+    except BaseException as error:
+        tell(f"failed: {error!r}")
+
+
 # Connections
 
 def scan(targets, seconds=1.0, batch=1000):
@@ -523,6 +536,7 @@ def write_pci():
                     os.pwrite(file.fileno(), os.urandom(4), offset)
                 except OSError:
                     break
+    return len(devices)
 
 
 # Exhaustion

@@ -64,13 +64,17 @@ pub(super) async fn take(
         more_disks: &[],
         egress: &surroundings.egress,
     };
-    let guest = node.host.boot(&boot).await?;
+    let guest = node
+        .host
+        .boot(&boot)
+        .await
+        .map_err(|error| blame(error.into(), directory))?;
     let metadata = node.serve_metadata(guest.slot(), surroundings.subject.clone(), None);
     let ready = make_ready(node, &guest, application, hooks, log);
     if let Err(error) = guest.while_it_lives(ready).await {
         drop(metadata);
         guest.destroy().await;
-        return Err(match error {
+        return Err(match blame(error, directory) {
             SnapshotError::Node(GuestError::Ended) => {
                 SnapshotError::Application("MicroVM terminated before its snapshot was taken".into())
             }
@@ -79,6 +83,14 @@ pub(super) async fn take(
     }
     drop(metadata);
     Ok(node.host.snapshot(guest, &boot).await?)
+}
+
+/// A full disk, if it is one: a VMM whose memory file finds no room there is ended by the kernel, without a word.
+fn blame(error: SnapshotError, directory: &Path) -> SnapshotError {
+    match (error, disk::has_room(directory)) {
+        (SnapshotError::Node(_), Err(full)) => SnapshotError::Io(full),
+        (error, _) => error,
+    }
 }
 
 /// The empty scratch disk of a size, in `directory`: made once. Several builds may want the first at a time.

@@ -7,7 +7,7 @@ use hearth_wire::{ApiError, texts};
 use super::{
     meter,
     record::Stage,
-    task::{SUCCESS, Task},
+    task::{ENDED, SUCCESS, Task},
 };
 use crate::{
     hooks::{HookName, enabled},
@@ -104,20 +104,23 @@ impl Task {
         self.guest = Some(guest.clone());
         let snapshot = self.snapshot()?;
         meter::read(&self.node, &self.record, &meter::snapshot_files(&snapshot));
-        // Outbound connections were closed before the snapshot was taken.
-        guest.agent().thaw(false).await?;
-        if let Some(hook) = enabled(self.record.hooks.as_ref(), HookName::Run) {
-            let payload = self
-                .record
-                .run_hook_payload
-                .as_ref()
-                .map_or("", |payload| payload.0.as_str());
-            let body = serde_json::json!({ "microvmId": self.record.id, "runHookPayload": payload });
-            hook.call(guest.agent(), body.to_string())
-                .await?
-                .map_err(Failure::Hook)?;
-        }
-        Ok(())
+        let started = async {
+            // Outbound connections were closed before the snapshot was taken.
+            guest.agent().thaw(false).await?;
+            if let Some(hook) = enabled(self.record.hooks.as_ref(), HookName::Run) {
+                let payload = self
+                    .record
+                    .run_hook_payload
+                    .as_ref()
+                    .map_or("", |payload| payload.0.as_str());
+                let body = serde_json::json!({ "microvmId": self.record.id, "runHookPayload": payload });
+                hook.call(guest.agent(), body.to_string())
+                    .await?
+                    .map_err(Failure::Hook)?;
+            }
+            Ok(())
+        };
+        guest.while_it_lives(started).await
     }
 
     /// Suspended → Running; on failure Suspended again. The gate tells what came of it.
@@ -187,6 +190,8 @@ impl Task {
             suspended: Some(suspended.clone()),
             egress: self.egress(),
         };
+        // From the first instruction on it may hold what is nowhere else.
+        idle.guest().treasure();
         self.serve_metadata(idle.slot());
         let restored = idle.restore(&parts).await;
         self.starting = None;
@@ -252,7 +257,7 @@ impl Task {
     /// again, unless it is undone because it `cannot_be_written`.
     pub(super) async fn undo_suspend(&mut self, cannot_be_written: bool) {
         let Some(guest) = self.guest.clone() else {
-            return self.terminate("The MicroVM ended unexpectedly.").await;
+            return self.terminate(ENDED).await;
         };
         let woken = async {
             // What was written so far must not be taken for the truth once the guest moves on.
@@ -262,7 +267,7 @@ impl Task {
                 tracing::error!(microvm = self.record.id, %error, "the end of a suspend could not be written down");
                 self.forget_suspends().await;
             }
-            guest.vm().resume().await.map_err(GuestError::from)?;
+            guest.resume().await?;
             self.wake(&guest, false).await
         };
         match woken.await {
@@ -279,7 +284,7 @@ impl Task {
             Err(Failure::Terminated) => self.terminate(SUCCESS).await,
             Err(Failure::Node(error)) => {
                 tracing::error!(microvm = self.record.id, %error, "a suspend could not be undone");
-                self.terminate("The MicroVM ended unexpectedly.").await;
+                self.terminate(ENDED).await;
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Suspend: hook → freeze → pause → device state → answer → delta → written down → the process ends.
+//! Suspend: hook → freeze → pause → answer → device state and delta → written down → the process ends.
 //!
 //! Until the last step the guest is there and can go on: a request, a resume, or a full disk cancels the suspend.
 
@@ -13,7 +13,7 @@ use super::{
     policy::{Decision, Request},
     record::Stage,
     shared::Message,
-    task::{SUCCESS, Task},
+    task::{ENDED, SUCCESS, Task},
 };
 use crate::{
     hooks::{HookName, enabled},
@@ -44,11 +44,18 @@ impl Task {
             return answer(reply, Err(ApiError::internal()));
         }
         let Some(guest) = self.guest.clone() else {
-            return self.terminate("The MicroVM ended unexpectedly.").await;
+            return self.terminate(ENDED).await;
         };
         if let Some(hook) = enabled(self.record.hooks.as_ref(), HookName::Suspend) {
-            let outcome = hook.call(guest.agent(), String::new()).await;
-            if let Err(reason) = outcome.map_err(|error| error.to_string()).flatten() {
+            let called = guest
+                .while_it_lives(hook.call(guest.agent(), String::new()))
+                .await;
+            let refused = match called {
+                Ok(outcome) => outcome.err(),
+                Err(GuestError::Ended) => Some(ENDED.to_owned()),
+                Err(error) => Some(error.to_string()),
+            };
+            if let Some(reason) = refused {
                 answer(reply, Ok(()));
                 return self.terminate(&reason).await;
             }
@@ -82,9 +89,10 @@ impl Task {
 
     /// From here on neither memory nor disk changes.
     async fn stand_still(&mut self, guest: &Guest) -> Result<(), GuestError> {
-        guest.agent().freeze(Freeze { for_image: false }).await?;
+        let freeze = guest.agent().freeze(Freeze { for_image: false });
+        guest.while_it_lives(freeze).await?;
         self.stop_following();
-        Ok(guest.vm().pause().await?)
+        guest.pause().await
     }
 
     /// Writes the guest out while it could still go on; then commits and ends it.

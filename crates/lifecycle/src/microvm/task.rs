@@ -33,6 +33,8 @@ const MAILBOX: usize = 2 * MOST_WAITING;
 const FIRST_ANSWER: Duration = Duration::from_secs(1);
 /// The reason of a MicroVM whose life ended as planned (spec section 15).
 pub(super) const SUCCESS: &str = "Success.";
+/// That of one whose process is gone.
+pub(super) const ENDED: &str = "The MicroVM ended unexpectedly.";
 
 /// The task's own state.
 pub(crate) struct Task {
@@ -150,7 +152,7 @@ impl Task {
                         let console = guest.last_words().await;
                         tracing::warn!(microvm = self.record.id, %console, "a MicroVM's process has ended");
                     }
-                    self.apply(Request::Exit, "The MicroVM ended unexpectedly.").await
+                    self.apply(Request::Exit, ENDED).await
                 }
                 Event::TerminateAsked => self.apply(Request::Terminate, SUCCESS).await,
                 Event::Due => self.act_on_time().await,

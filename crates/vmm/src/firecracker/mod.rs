@@ -16,11 +16,11 @@ use std::{path::Path, process::Command, sync::Arc};
 
 use async_trait::async_trait;
 
+pub(crate) use self::vm::FirecrackerVm;
 use crate::{
     cpu,
     driver::{Acceleration, Driver, Machine, Platform, Vm, VmmError},
     jail::Bind,
-    process::{Process, ProcessRecord},
     program::{libraries, locate},
 };
 
@@ -44,6 +44,9 @@ pub struct Firecracker {
 }
 
 impl Firecracker {
+    /// Its name in a platform.
+    pub const NAME: &str = "firecracker";
+
     /// Asks the program for its version and fixes the platform.
     pub fn find(program: &Path) -> Result<Firecracker, VmmError> {
         let start = |source| VmmError::Start {
@@ -78,7 +81,7 @@ impl Firecracker {
             .filter(|line| line.starts_with('v'))
             .ok_or_else(|| unusable("it does not tell the version of its snapshots".into()))?;
         let platform = Platform {
-            driver: "firecracker".into(),
+            driver: Firecracker::NAME.into(),
             version: format!("{}.{}", version.0, version.1),
             acceleration: Acceleration::Kvm,
             machine: format!("state format {format}"),
@@ -102,15 +105,8 @@ impl Driver for Firecracker {
     }
 
     async fn start(&self, machine: Machine) -> Result<Arc<dyn Vm>, VmmError> {
-        let vm = vm::FirecrackerVm::start(self, machine).await?;
+        let vm = FirecrackerVm::start(self, machine).await?;
         Ok(Arc::new(vm))
-    }
-
-    async fn adopt(&self, directory: &Path, record: &ProcessRecord) -> Result<Option<Arc<dyn Vm>>, VmmError> {
-        match Process::watch(record.clone()).map_err(VmmError::io("watching a VMM process"))? {
-            Some(process) => Ok(Some(Arc::new(vm::FirecrackerVm::adopt(directory, process)?))),
-            None => Ok(None),
-        }
     }
 }
 

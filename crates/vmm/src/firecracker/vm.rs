@@ -16,8 +16,9 @@ use crate::{
     driver::{Disk, DiskLimits, Execution, Link, Machine, Memory, Vm, VmmError},
     jail::{self, disk_place, launch},
     log::Log,
-    memory::{DeltaReader, DeltaSummary, GuestSpace, save_delta, save_image},
+    memory::{DeltaReader, DeltaSummary, GuestSpace, save_image},
     process::{Process, ProcessRecord, take_over},
+    saving::Saving,
 };
 
 /// What the process loads its device state from, and what it writes it to, in its own directory.
@@ -26,11 +27,12 @@ const SAVED_STATE: &str = "saved-state";
 /// What it says when it has written its state and comes to memory: see [`FirecrackerVm::save_device_state`].
 const MEMORY_NOT_OPENED: &str = "open on the memory backing file";
 
-pub(super) struct FirecrackerVm {
+pub(crate) struct FirecrackerVm {
     directory: PathBuf,
     api: Arc<Api>,
     /// After a cold boot: where its memory is to be written to.
     booted: Option<Memory>,
+    saving: Saving,
     fresh: Mutex<Option<Fresh>>,
 }
 
@@ -69,6 +71,7 @@ impl FirecrackerVm {
             api: api(&machine.directory, process.clone(), words),
             directory: machine.directory,
             booted,
+            saving: Saving::default(),
             fresh: Mutex::new(None),
         };
         let started = match machine.boot {
@@ -85,12 +88,13 @@ impl FirecrackerVm {
         Ok(vm)
     }
 
-    pub(super) fn adopt(directory: &Path, process: Process) -> Result<FirecrackerVm, VmmError> {
+    pub(crate) fn adopt(directory: &Path, process: Process) -> Result<FirecrackerVm, VmmError> {
         let words = Log::of(process.record().pid).map_err(VmmError::io("opening the VMM's log"))?;
         Ok(FirecrackerVm {
             directory: directory.to_owned(),
             api: api(directory, process, words),
             booted: None,
+            saving: Saving::default(),
             fresh: Mutex::new(None),
         })
     }
@@ -268,6 +272,7 @@ impl Vm for FirecrackerVm {
     /// Firecracker writes the state first, durably, and then all memory, unasked: it is given a path for that which it
     /// cannot open. Memory is read from outside.
     async fn save_device_state(&self, to: &Path) -> Result<(), VmmError> {
+        let turn = self.saving.turn().await;
         let own = self.directory.join(SAVED_STATE);
         match fs::remove_file(&own) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -291,7 +296,7 @@ impl Vm for FirecrackerVm {
             }
         }
         let (to, booted, pid) = (to.to_owned(), self.booted.clone(), self.process().pid);
-        tokio::task::spawn_blocking(move || {
+        turn.work("saving device state", move |_| {
             if let Some(memory) = booted {
                 let (at, text) = command::landmark();
                 let low = command::LOW_MEMORY;
@@ -301,18 +306,10 @@ impl Vm for FirecrackerVm {
             take_over(&own, &to)
         })
         .await
-        .map_err(io::Error::other)
-        .flatten()
-        .map_err(VmmError::io("saving device state"))
     }
 
     async fn save_delta(&self, base: &Path, to: &Path) -> Result<DeltaSummary, VmmError> {
-        let (pid, base, to) = (self.process().pid, base.to_owned(), to.to_owned());
-        tokio::task::spawn_blocking(move || save_delta(&GuestSpace::find(pid, &base)?, &base, &to))
-            .await
-            .map_err(io::Error::other)
-            .flatten()
-            .map_err(VmmError::io("saving the delta"))
+        self.saving.delta(self.process().pid, base, to).await
     }
 
     async fn last_words(&self) -> String {

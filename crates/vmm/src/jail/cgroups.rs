@@ -1,5 +1,5 @@
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -12,6 +12,9 @@ const PERIOD_US: u64 = 100_000;
 const DEFAULT_WEIGHT: u64 = 100;
 /// Version 1's default share.
 const DEFAULT_SHARES: u64 = 1024;
+
+/// The controllers that limit a VMM; where version 1 has another name for one, that stands second.
+const CONTROLLERS: [&[&str]; 4] = [&["cpu"], &["memory"], &["pids"], &["io", "blkio"]];
 
 /// What one VMM may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +48,7 @@ impl Cgroups {
     pub fn open(parent: &str) -> io::Result<Cgroups> {
         let (version, mounts) = hierarchies()?;
         let mut parents = Vec::new();
-        for mount in &mounts {
+        for mount in mounts.keys() {
             if version == Version::Two {
                 enable_controllers(mount);
             }
@@ -64,22 +67,14 @@ impl Cgroups {
 
     /// What this machine lacks, in words; empty when every limit holds.
     pub fn missing() -> Vec<&'static str> {
-        let wanted = ["cpu", "memory", "pids"];
-        let Ok((version, mounts)) = hierarchies() else {
-            return wanted.to_vec();
-        };
-        let offers = |controller: &&str| match version {
-            Version::Two => mounts.iter().any(|mount| {
-                let offered = fs::read_to_string(mount.join("cgroup.controllers")).unwrap_or_default();
-                offered.split_whitespace().any(|word| word == *controller)
-            }),
-            Version::One => mounts
-                .iter()
-                .any(|mount| mount.join(sign_of(controller)).exists()),
-        };
-        wanted
-            .into_iter()
-            .filter(|controller| !offers(controller))
+        let offered: BTreeSet<String> = hierarchies()
+            .map(|(_, hierarchies)| hierarchies.into_values().flatten().collect())
+            .unwrap_or_default();
+        let lacks = |names: &[&str]| !names.iter().any(|name| offered.contains(*name));
+        CONTROLLERS
+            .iter()
+            .filter(|names| lacks(names))
+            .map(|names| names[0])
             .collect()
     }
 
@@ -183,39 +178,37 @@ fn make(group: &Path) -> io::Result<()> {
     }
 }
 
-/// A file that tells that a controller of version 1 sits at a mount.
-fn sign_of(controller: &str) -> &'static str {
-    match controller {
-        "cpu" => "cpu.shares",
-        "memory" => "memory.limit_in_bytes",
-        "pids" => "cgroup.procs",
-        _ => "blkio.reset_stats",
-    }
-}
-
-/// Version 2 where it has the controllers, else the mounts of version 1's.
-fn hierarchies() -> io::Result<(Version, Vec<PathBuf>)> {
+/// Version 2 where it has the controllers, else the mounts of version 1's; with the controllers of each.
+fn hierarchies() -> io::Result<(Version, BTreeMap<PathBuf, BTreeSet<String>>)> {
     let mounts = procfs::process::Process::myself()
         .and_then(|process| process.mountinfo())
         .map_err(io::Error::other)?;
     let mounted = |kind: &'static str| mounts.0.iter().filter(move |mount| mount.fs_type == kind);
-    let two = mounted("cgroup2").find(|mount| {
-        fs::read_to_string(mount.mount_point.join("cgroup.controllers"))
-            .is_ok_and(|controllers| controllers.split_whitespace().any(|word| word == "memory"))
-    });
-    if let Some(two) = two {
-        return Ok((Version::Two, vec![two.mount_point.clone()]));
+    for mount in mounted("cgroup2") {
+        let offered = fs::read_to_string(mount.mount_point.join("cgroup.controllers")).unwrap_or_default();
+        let offered: BTreeSet<String> = offered.split_whitespace().map(str::to_owned).collect();
+        if offered.contains("memory") {
+            return Ok((
+                Version::Two,
+                BTreeMap::from([(mount.mount_point.clone(), offered)]),
+            ));
+        }
     }
-    let wanted = ["cpu", "memory", "pids", "blkio"];
-    let one =
-        mounted("cgroup").filter(|mount| wanted.iter().any(|name| mount.super_options.contains_key(*name)));
-    let mounts: BTreeSet<PathBuf> = one.map(|mount| mount.mount_point.clone()).collect();
-    Ok((Version::One, mounts.into_iter().collect()))
+    let one = mounted("cgroup").map(|mount| {
+        let wanted = CONTROLLERS.iter().flat_map(|names| names.iter());
+        let offered = wanted.filter(|name| mount.super_options.contains_key(**name));
+        (
+            mount.mount_point.clone(),
+            offered.map(|name| (*name).to_owned()).collect(),
+        )
+    });
+    let one = one.filter(|(_, offered): &(PathBuf, BTreeSet<String>)| !offered.is_empty());
+    Ok((Version::One, one.collect()))
 }
 
 /// One by one: what a machine does not have, or may not pass on, must not keep the others away.
 fn enable_controllers(group: &Path) {
-    for controller in ["cpu", "memory", "pids", "io"] {
+    for controller in CONTROLLERS.map(|names| names[0]) {
         if let Err(error) = fs::write(group.join("cgroup.subtree_control"), format!("+{controller}")) {
             tracing::warn!(%error, controller, group = %group.display(), "VMMs go without this control group's limits");
         }

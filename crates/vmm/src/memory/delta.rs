@@ -8,8 +8,11 @@
 use std::{
     fs::File,
     io::{self, BufWriter, Read, Seek, SeekFrom, Write},
+    os::unix::fs::OpenOptionsExt,
     path::Path,
 };
+
+use tokio_util::sync::CancellationToken;
 
 use super::{
     PAGE_BYTES,
@@ -38,21 +41,33 @@ pub struct DeltaSummary {
     pub file_bytes: u64,
 }
 
-/// Writes the delta of a paused guest against its base to a new file, durably.
-pub fn save(space: &GuestSpace, base: &Path, to: &Path) -> io::Result<DeltaSummary> {
+/// Writes the delta of a paused guest against its base to a new file, durably. It ends with an error when the guest goes on
+/// instead.
+pub fn save(
+    space: &GuestSpace,
+    base: &Path,
+    to: &Path,
+    given_up: &CancellationToken,
+) -> io::Result<DeltaSummary> {
     let written = space.written()?;
     let base_data = DataExtents::of(&File::open(base)?)?;
     let mut runs: Vec<(PageRun, bool)> = Vec::new();
-    let mut file = BufWriter::with_capacity(1 << 20, File::create_new(to)?);
+    let new = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(to)?;
+    let mut file = BufWriter::with_capacity(1 << 20, new);
 
     let written_count: u64 = written.iter().map(|run| run.count).sum();
-    let data_pages = classify(space, &written, &base_data, &mut runs)?;
+    let data_pages = classify(space, &written, &base_data, &mut runs, given_up)?;
     let data_start = data_start(runs.len() as u64);
     file.seek(SeekFrom::Start(data_start))?;
     let mut checksum = crc32fast::Hasher::new();
     let mut buffer = vec![0; BATCH_PAGES as usize * PAGE_BYTES];
     for (run, _) in runs.iter().filter(|(_, zero)| !zero) {
         for (first, count) in batches(*run) {
+            wanted(given_up)?;
             let bytes = &mut buffer[..count as usize * PAGE_BYTES];
             space.read(bytes, first * PAGE_BYTES as u64)?;
             checksum.update(bytes);
@@ -78,11 +93,13 @@ fn classify(
     written: &[PageRun],
     base: &DataExtents,
     runs: &mut Vec<(PageRun, bool)>,
+    given_up: &CancellationToken,
 ) -> io::Result<u64> {
     let mut buffer = vec![0; BATCH_PAGES as usize * PAGE_BYTES];
     let mut data_pages = 0;
     for run in written {
         for (first, count) in batches(*run) {
+            wanted(given_up)?;
             let bytes = &mut buffer[..count as usize * PAGE_BYTES];
             space.read(bytes, first * PAGE_BYTES as u64)?;
             for (index, page) in bytes.chunks_exact(PAGE_BYTES).enumerate() {
@@ -109,6 +126,16 @@ fn classify(
         }
     }
     Ok(data_pages)
+}
+
+fn wanted(given_up: &CancellationToken) -> io::Result<()> {
+    match given_up.is_cancelled() {
+        true => Err(io::Error::new(
+            io::ErrorKind::Interrupted,
+            "nobody wants the delta any more",
+        )),
+        false => Ok(()),
+    }
 }
 
 fn write_header(
@@ -298,7 +325,7 @@ mod tests {
                 for (page, fill) in &writes {
                     memory[page * PAGE_BYTES..(page + 1) * PAGE_BYTES].fill(*fill);
                 }
-                let summary = save(space, &base, &delta).expect("saved");
+                let summary = save(space, &base, &delta, &CancellationToken::new()).expect("saved");
                 (memory.to_vec(), summary)
             });
             prop_assert_eq!(std::fs::metadata(&delta).expect("there").len(), summary.file_bytes);
@@ -316,7 +343,7 @@ mod tests {
             let delta = directory.path().join("delta");
             with_guest(&base, |memory, space| {
                 memory[5 * PAGE_BYTES] = 9;
-                save(space, &base, &delta).expect("saved");
+                save(space, &base, &delta, &CancellationToken::new()).expect("saved");
             });
             let file = File::options().read(true).write(true).open(&delta).expect("opens");
             let mut byte = [0];

@@ -135,7 +135,8 @@ fn arguments(qemu: &Qemu, machine: &Machine) -> Vec<OsString> {
         arguments.pair(
             "-device",
             format!(
-                "virtio-blk-pci,id={DEVICE}{index},drive=disk{index},num-queues=1,bus=pcie.0,addr={:x}",
+                // What the host's disk refuses the guest is told, with every VMM: QEMU would have it stand still instead.
+                "virtio-blk-pci,id={DEVICE}{index},drive=disk{index},num-queues=1,werror=report,bus=pcie.0,addr={:x}",
                 4 + index
             ),
         );

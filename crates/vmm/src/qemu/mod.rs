@@ -17,10 +17,10 @@ use std::{io, path::Path, path::PathBuf, process::Command, sync::Arc};
 use async_trait::async_trait;
 
 use self::runtime::Runtime;
+pub(crate) use self::vm::QemuVm;
 use crate::{
     cpu,
     driver::{Acceleration, Driver, Machine, Platform, Vm, VmmError},
-    process::{Process, ProcessRecord},
 };
 
 /// Oldest QEMU whose memory backend maps a file privately that it may only read (`rom=off,readonly=on`).
@@ -40,6 +40,9 @@ pub struct Qemu {
 }
 
 impl Qemu {
+    /// Its name in a platform.
+    pub const NAME: &str = "qemu";
+
     /// Asks the program for its version and fixes the platform.
     pub fn find(program: &Path, acceleration: Acceleration) -> Result<Qemu, VmmError> {
         let output = Command::new(program)
@@ -55,7 +58,7 @@ impl Qemu {
             source: io::Error::other("it does not tell its version"),
         })?;
         let platform = Platform {
-            driver: "qemu".into(),
+            driver: Qemu::NAME.into(),
             version: format!("{}.{}", version.0, version.1),
             acceleration,
             machine: MACHINE.into(),
@@ -94,19 +97,8 @@ impl Driver for Qemu {
     }
 
     async fn start(&self, machine: Machine) -> Result<Arc<dyn Vm>, VmmError> {
-        let vm = vm::QemuVm::start(self, machine).await?;
+        let vm = QemuVm::start(self, machine).await?;
         Ok(Arc::new(vm))
-    }
-
-    async fn adopt(&self, directory: &Path, record: &ProcessRecord) -> Result<Option<Arc<dyn Vm>>, VmmError> {
-        let watched = Process::watch(record.clone()).map_err(VmmError::io("watching a VMM process"))?;
-        let Some(process) = watched else {
-            return Ok(None);
-        };
-        tokio::select! {
-            vm = vm::QemuVm::adopt(directory, process.clone()) => Ok(Some(Arc::new(vm?))),
-            () = process.ended() => Ok(None),
-        }
     }
 }
 

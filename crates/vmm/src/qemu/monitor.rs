@@ -1,6 +1,12 @@
 //! QMP: one connection to one QEMU process.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    io,
+    path::Path,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
 
 use futures::StreamExt;
 use qapi::{
@@ -9,7 +15,7 @@ use qapi::{
 };
 use serde::Serialize;
 use tokio::{
-    io::{ReadHalf, WriteHalf},
+    io::{AsyncRead, ReadBuf, ReadHalf, WriteHalf},
     net::UnixStream,
     sync::watch,
 };
@@ -21,6 +27,9 @@ use crate::{
 
 /// The largest limit that QEMU takes.
 const LARGEST_LIMIT: u64 = 1_000_000_000_000_000;
+
+/// Bytes of the longest answer that is read; those that hearth asks for have a few hundred.
+const LONGEST_LINE: usize = 1 << 20;
 
 /// Commands and the one event that matters: the guest runs.
 pub(super) struct Monitor {
@@ -36,7 +45,7 @@ impl Monitor {
             .await
             .map_err(VmmError::io("connecting to the VMM's control socket"))?;
         let (read, write): (ReadHalf<_>, WriteHalf<_>) = tokio::io::split(stream);
-        let stream = QmpStreamTokio::open_split(read, write)
+        let stream = QmpStreamTokio::open_split(ShortLines::new(read), write)
             .await
             .map_err(VmmError::io("greeting on the VMM's control socket"))?
             .negotiate()
@@ -81,6 +90,39 @@ impl Monitor {
     /// Waits until the guest was seen to run after the mark. `false` when the connection ended instead.
     pub(super) async fn resumed_since(&self, mark: u64) -> bool {
         self.resumed.clone().wait_for(|count| *count > mark).await.is_ok()
+    }
+}
+
+/// Ends when a line has no end: the process may be broken, and the library takes a line of any length into memory.
+struct ShortLines<R> {
+    inner: R,
+    /// Bytes since the last end of a line.
+    length: usize,
+}
+
+impl<R> ShortLines<R> {
+    fn new(inner: R) -> ShortLines<R> {
+        ShortLines { inner, length: 0 }
+    }
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for ShortLines<R> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.inner).poll_read(context, buffer))?;
+        let read = &buffer.filled()[before..];
+        self.length = match read.iter().rposition(|byte| *byte == b'\n') {
+            Some(end) => read.len() - end - 1,
+            None => self.length + read.len(),
+        };
+        Poll::Ready(match self.length > LONGEST_LINE {
+            true => Err(io::Error::new(io::ErrorKind::InvalidData, "a line has no end")),
+            false => Ok(()),
+        })
     }
 }
 
@@ -212,6 +254,8 @@ impl qmp::QmpCommand for ReopenRawNode {}
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncReadExt;
+
     use super::*;
 
     #[test]
@@ -227,6 +271,23 @@ mod tests {
             let sent = serde_json::to_value(node).expect("JSON");
             assert_eq!(sent["cache"], serde_json::json!({ "no-flush": !flushes }));
         }
+    }
+
+    #[tokio::test]
+    async fn a_line_without_an_end_ends_the_connection() {
+        let line = [vec![b'x'; LONGEST_LINE - 1], vec![b'\n']].concat();
+        let lines = [line.as_slice(), &line, &line].concat();
+        let mut read = Vec::new();
+        ShortLines::new(lines.as_slice())
+            .read_to_end(&mut read)
+            .await
+            .expect("short lines");
+        assert_eq!(read.len(), lines.len());
+        let error = ShortLines::new(tokio::io::repeat(b'x'))
+            .read_to_end(&mut read)
+            .await
+            .expect_err("no end");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     }
 
     #[test]

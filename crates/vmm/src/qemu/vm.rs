@@ -18,18 +18,20 @@ use crate::{
     driver::{Disk, DiskLimits, Execution, Machine, Vm, VmmError},
     jail::{self, launch},
     log::Log,
-    memory::{DeltaReader, DeltaSummary, GuestSpace, save_delta},
+    memory::{DeltaReader, DeltaSummary, GuestSpace},
     process::{Process, ProcessRecord, take_over},
+    saving::Saving,
 };
 
 /// What the process writes its device state to, in its own directory.
 const STATE_FILE: &str = "device-state";
 
-pub(super) struct QemuVm {
+pub(crate) struct QemuVm {
     directory: PathBuf,
     process: Process,
     monitor: Monitor,
     log: Log,
+    saving: Saving,
     /// The base of guest memory and our end of the socket for device state, until the guest was restored.
     fresh: Mutex<Option<(PathBuf, UnixStream)>>,
     disks: Vec<Disk>,
@@ -69,12 +71,13 @@ impl QemuVm {
             process,
             monitor,
             log,
+            saving: Saving::default(),
             fresh: Mutex::new(fresh),
             disks: machine.disks,
         })
     }
 
-    pub(super) async fn adopt(directory: &Path, process: Process) -> Result<QemuVm, VmmError> {
+    pub(crate) async fn adopt(directory: &Path, process: Process) -> Result<QemuVm, VmmError> {
         let monitor = Monitor::connect(&directory.join(command::CONTROL_SOCKET)).await?;
         let log = Log::of(process.record().pid).map_err(VmmError::io("opening the VMM's log"))?;
         Ok(QemuVm {
@@ -82,6 +85,7 @@ impl QemuVm {
             process,
             monitor,
             log,
+            saving: Saving::default(),
             fresh: Mutex::new(None),
             disks: Vec::new(),
         })
@@ -182,6 +186,7 @@ impl Vm for QemuVm {
     }
 
     async fn save_device_state(&self, to: &Path) -> Result<(), VmmError> {
+        let turn = self.saving.turn().await;
         let own = self.directory.join(STATE_FILE);
         match std::fs::remove_file(&own) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -196,20 +201,12 @@ impl Vm for QemuVm {
             })
             .await?;
         let to = to.to_owned();
-        tokio::task::spawn_blocking(move || take_over(&own, &to))
+        turn.work("saving device state", move |_| take_over(&own, &to))
             .await
-            .map_err(io::Error::other)
-            .flatten()
-            .map_err(VmmError::io("saving device state"))
     }
 
     async fn save_delta(&self, base: &Path, to: &Path) -> Result<DeltaSummary, VmmError> {
-        let (pid, base, to) = (self.process.record().pid, base.to_owned(), to.to_owned());
-        tokio::task::spawn_blocking(move || save_delta(&GuestSpace::find(pid, &base)?, &base, &to))
-            .await
-            .map_err(io::Error::other)
-            .flatten()
-            .map_err(VmmError::io("saving the delta"))
+        self.saving.delta(self.process.record().pid, base, to).await
     }
 
     async fn last_words(&self) -> String {
