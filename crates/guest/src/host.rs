@@ -553,10 +553,6 @@ impl Idle {
     /// Gives the process its disks and state and lets the guest run. The application stays frozen until its agent is
     /// told the time ([`Agent::thaw`]). On an error the process is gone and nothing has changed on the disks.
     pub async fn restore(self, parts: &Restore) -> Result<Guest, GuestError> {
-        // A resume has its disk, and a launch whose file system is another one made a clone there.
-        if let Some(ahead) = &self.scratch {
-            fs::remove_file(ahead).map_err(GuestError::io("removing the clone made ahead"))?;
-        }
         match self.try_restore(parts).await {
             Ok(()) => Ok(self.guest),
             Err(error) => {
@@ -567,6 +563,10 @@ impl Idle {
     }
 
     async fn try_restore(&self, parts: &Restore) -> Result<(), GuestError> {
+        // A resume has its disk, and a launch whose file system is another one made a clone there.
+        if let Some(ahead) = &self.scratch {
+            fs::remove_file(ahead).map_err(GuestError::io("removing the clone made ahead"))?;
+        }
         self.guest.slot.apply(&parts.egress).await?;
         let host = &self.guest.host;
         let user = host.user_of(&self.guest.slot);
