@@ -6,7 +6,9 @@ import pathlib
 import re
 import time
 
-from support import wait_for
+import pytest
+
+from support import refusal, wait_for
 
 
 def test_two_microvms_share_what_was_computed_before_the_snapshot_and_nothing_after(hearth, image, microvm):
@@ -122,3 +124,31 @@ def test_after_a_suspend_the_wall_clock_is_right_and_counted_time_is_as_document
         assert 10 <= went_on <= passed + 1, "it goes on, as in the cloud"
     else:
         assert went_on <= passed - 9, "it stands still"
+
+
+def test_what_runs_goes_on_under_a_daemon_with_another_vmm(hearth, image):
+    if hearth.driver != "firecracker":
+        pytest.skip("this machine has one VMM")
+    vm = hearth.run(image)
+    vm.python("kept = 42")
+    settings = hearth.data / "hearthd.toml"
+    own = settings.read_text()
+    hearth.stop()
+    settings.write_text(own.replace('vmm = "firecracker"', 'vmm = "qemu"\nacceleration = "kvm"'))
+    hearth.start()
+    try:
+        assert hearth.driver == "qemu"
+        assert (vm.state, vm.python("kept")) == ("RUNNING", "42")
+        # It could not be resumed here, so it is not suspended.
+        _, code, message = refusal(hearth.client().suspend_microvm, microvmIdentifier=vm.id)
+        assert code == "ConflictException" and "firecracker" in message
+        assert vm.python("kept") == "42"
+    finally:
+        hearth.stop()
+        settings.write_text(own)
+        hearth.start()
+    assert vm.python("kept") == "42"
+    vm.suspend()
+    vm.resume()
+    assert vm.python("kept") == "42"
+    vm.terminate()

@@ -4,8 +4,6 @@ again, and what a MicroVM was suspended on stays."""
 import json
 import zlib
 
-import pytest
-
 from support import refusal, wait_for
 
 
@@ -112,31 +110,3 @@ def test_with_another_kernel_launches_are_refused_until_the_new_snapshot_and_sus
     new.terminate()
     kept.terminate()
     hearth.delete_image("another-kernel")
-
-
-def test_what_runs_goes_on_under_a_daemon_with_another_vmm(hearth, image):
-    if hearth.driver != "firecracker":
-        pytest.skip("this machine has one VMM")
-    vm = hearth.run(image)
-    vm.python("kept = 42")
-    settings = hearth.data / "hearthd.toml"
-    own = settings.read_text()
-    hearth.stop()
-    settings.write_text(own.replace('vmm = "firecracker"', 'vmm = "qemu"\nacceleration = "kvm"'))
-    hearth.start()
-    try:
-        assert hearth.driver == "qemu"
-        assert (vm.state, vm.python("kept")) == ("RUNNING", "42")
-        # It could not be resumed here, so it is not suspended.
-        _, code, message = refusal(hearth.client().suspend_microvm, microvmIdentifier=vm.id)
-        assert code == "ConflictException" and "firecracker" in message
-        assert vm.python("kept") == "42"
-    finally:
-        hearth.stop()
-        settings.write_text(own)
-        hearth.start()
-    assert vm.python("kept") == "42"
-    vm.suspend()
-    vm.resume()
-    assert vm.python("kept") == "42"
-    vm.terminate()
