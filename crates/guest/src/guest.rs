@@ -190,8 +190,10 @@ impl Suspend {
             }
             text => text.map_err(|error| bad(format!("its manifest: {error}")))?,
         };
-        let manifest: Suspend =
-            unseal(&text, SUSPEND_SEALED_SINCE).map_err(|error| bad(format!("its manifest: {error}")))?;
+        let manifest: Suspend = serde_json::from_slice(&text)
+            .map_err(io::Error::from)
+            .and_then(|manifest| unseal(manifest, SUSPEND_SEALED_SINCE))
+            .map_err(|error| bad(format!("its manifest: {error}")))?;
         if !(1..=SUSPEND_FORMAT).contains(&manifest.format) {
             return Err(bad(format!(
                 "format {} where this hearth reads 1 to {SUSPEND_FORMAT}",

@@ -65,9 +65,8 @@ pub(crate) fn seal(manifest: &impl Serialize) -> io::Result<Vec<u8>> {
 }
 
 /// A manifest of [`seal`]'s, or the text of an older one, whose format (a member) is below `since` and which has no checksum.
-pub(crate) fn unseal<T: DeserializeOwned>(text: &[u8], since: u64) -> io::Result<T> {
+pub(crate) fn unseal<T: DeserializeOwned>(mut manifest: serde_json::Value, since: u64) -> io::Result<T> {
     let bad = |cause: &str| io::Error::new(io::ErrorKind::InvalidData, cause);
-    let mut manifest: serde_json::Value = serde_json::from_slice(text)?;
     let sum = manifest
         .as_object_mut()
         .and_then(|members| members.remove(CHECKSUM));

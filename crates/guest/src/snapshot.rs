@@ -104,9 +104,9 @@ impl Snapshot {
             cause,
         };
         let text = fs::read(directory.join(MANIFEST)).map_err(|error| bad(error.to_string()))?;
-        let version: serde_json::Value =
+        let manifest: serde_json::Value =
             serde_json::from_slice(&text).map_err(|error| bad(error.to_string()))?;
-        match version["format"].as_u64() {
+        match manifest["format"].as_u64() {
             Some(1..=FORMAT_VERSION) => {}
             Some(found) => {
                 return Err(GuestError::Format {
@@ -117,7 +117,7 @@ impl Snapshot {
             None => return Err(bad("its manifest has no format".into())),
         }
         let manifest: Manifest =
-            unseal(&text, SEALED_SINCE).map_err(|error| bad(format!("its manifest: {error}")))?;
+            unseal(manifest, SEALED_SINCE).map_err(|error| bad(format!("its manifest: {error}")))?;
         if manifest.protocol != PROTOCOL_VERSION {
             return Err(GuestError::Protocol {
                 found: manifest.protocol,
@@ -271,18 +271,23 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_snapshot_of_another_vmm_version_is_refused_by_name() {
-        let directory = tempfile::tempdir().expect("temp dir");
+    /// A snapshot of a guest with 2 GiB.
+    fn sealed(directory: &Path) -> Snapshot {
         let shape = Shape {
-            memory_bytes: 1 << 30,
+            memory_bytes: 2 << 30,
             vcpus: 1,
             disks: vec![DiskShape::writable(8 << 30)],
         };
-        for path in [memory_path(directory.path()), device_state_path(directory.path())] {
+        for path in [memory_path(directory), device_state_path(directory)] {
             fs::write(path, [7; 100]).expect("written");
         }
-        let made = Snapshot::seal(directory.path(), &platform("7.2"), &shape, "6.12").expect("sealed");
+        Snapshot::seal(directory, &platform("7.2"), &shape, "6.12").expect("sealed")
+    }
+
+    #[test]
+    fn a_snapshot_of_another_vmm_version_is_refused_by_name() {
+        let directory = tempfile::tempdir().expect("temp dir");
+        let made = sealed(directory.path());
         assert_eq!(
             Snapshot::open(directory.path(), &platform("7.2")).expect("opens"),
             made
@@ -321,15 +326,7 @@ mod tests {
     #[test]
     fn a_manifest_with_one_byte_altered_or_cut_off_is_refused() {
         let directory = tempfile::tempdir().expect("temp dir");
-        let shape = Shape {
-            memory_bytes: 2 << 30,
-            vcpus: 1,
-            disks: vec![DiskShape::writable(8 << 30)],
-        };
-        for path in [memory_path(directory.path()), device_state_path(directory.path())] {
-            fs::write(path, [7; 100]).expect("written");
-        }
-        Snapshot::seal(directory.path(), &platform("7.2"), &shape, "6.12").expect("sealed");
+        sealed(directory.path());
         let manifest = directory.path().join(MANIFEST);
         let good = fs::read(&manifest).expect("there");
         let open = || Snapshot::open(directory.path(), &platform("7.2"));

@@ -1,6 +1,6 @@
 //! The part of a save that blocks a thread: reading guest memory, taking files over, waiting for the disk.
 
-use std::{io, path::Path, sync::Arc};
+use std::{fs, io, path::Path, sync::Arc};
 
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +18,17 @@ impl Saving {
     /// Waits until an earlier save has ended.
     pub(crate) async fn turn(&self) -> Turn {
         Turn(self.0.clone().lock_owned().await)
+    }
+
+    /// The same, and no state of an earlier save lies at `own` any more.
+    pub(crate) async fn turn_without(&self, own: &Path) -> Result<Turn, VmmError> {
+        let turn = self.turn().await;
+        match fs::remove_file(own) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(VmmError::io("clearing old device state")(error))
+            }
+            _ => Ok(turn),
+        }
     }
 
     /// The delta of a paused guest, against the memory file of its image.

@@ -272,14 +272,8 @@ impl Vm for FirecrackerVm {
     /// Firecracker writes the state first, durably, and then all memory, unasked: it is given a path for that which it
     /// cannot open. Memory is read from outside.
     async fn save_device_state(&self, to: &Path) -> Result<(), VmmError> {
-        let turn = self.saving.turn().await;
         let own = self.directory.join(SAVED_STATE);
-        match fs::remove_file(&own) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(VmmError::io("clearing old device state")(error));
-            }
-            _ => {}
-        }
+        let turn = self.saving.turn_without(&own).await?;
         let body = json!({ "snapshot_path": SAVED_STATE, "mem_file_path": command::NOWHERE });
         match self
             .api

@@ -186,14 +186,8 @@ impl Vm for QemuVm {
     }
 
     async fn save_device_state(&self, to: &Path) -> Result<(), VmmError> {
-        let turn = self.saving.turn().await;
         let own = self.directory.join(STATE_FILE);
-        match std::fs::remove_file(&own) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(VmmError::io("clearing old device state")(error));
-            }
-            _ => {}
-        }
+        let turn = self.saving.turn_without(&own).await?;
         self.monitor
             .execute(qmp::xen_save_devices_state {
                 live: Some(false),
