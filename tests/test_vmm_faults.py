@@ -108,9 +108,9 @@ def test_a_builder_whose_vmm_dies_fails_its_build_at_once(hearth):
 
 
 @contextlib.contextmanager
-def disk_of(hearth, name, megabytes, tmp_path):
-    """A directory of the daemon's, on a disk of its own."""
-    directory, file, mount = hearth.data / name, tmp_path / "disk", tmp_path / "mount"
+def disk_of(hearth, directory, megabytes, tmp_path, elsewhere=()):
+    """A directory of the daemon's, on a disk of its own; what is `elsewhere` in it stays where it is."""
+    file, mount = tmp_path / "disk", tmp_path / "mount"
     hearth.stop()
     with open(file, "wb") as disk:
         disk.truncate(megabytes << 20)
@@ -118,16 +118,21 @@ def disk_of(hearth, name, megabytes, tmp_path):
     mount.mkdir()
     subprocess.run(["mount", "-o", "loop", file, mount], check=True)
     try:
-        subprocess.run(["cp", "-a", "--sparse=always", f"{directory}/.", mount], check=True)
-        subprocess.run(["mount", "--bind", mount, directory], check=True)
+        for path in directory.iterdir():
+            if path.name not in elsewhere:
+                subprocess.run(["cp", "-a", "--sparse=always", path, mount], check=True)
+        for name in elsewhere:
+            (mount / name).mkdir()
+            subprocess.run(["mount", "--bind", directory / name, mount / name], check=True)
+        subprocess.run(["mount", "--rbind", mount, directory], check=True)
         try:
             hearth.start()
             yield directory
         finally:
             hearth.stop()
-            subprocess.run(["umount", directory], check=True)
+            subprocess.run(["umount", "--recursive", directory], check=True)
     finally:
-        subprocess.run(["umount", mount], check=True)
+        subprocess.run(["umount", "--recursive", mount], check=True)
         hearth.start()
 
 
@@ -145,7 +150,7 @@ def fill(directory):
 
 
 def test_a_suspend_that_finds_the_disk_full_lets_the_microvm_go_on(hearth, image, tmp_path):
-    with disk_of(hearth, "microvms", 512, tmp_path) as directory:
+    with disk_of(hearth, hearth.data / "microvms", 512, tmp_path) as directory:
         vm = hearth.run(image)
         vm.python("kept = __import__('os').urandom(4 << 20)")
         expected = vm.python("__import__('hashlib').sha256(kept).hexdigest()")
@@ -166,9 +171,42 @@ def test_a_suspend_that_finds_the_disk_full_lets_the_microvm_go_on(hearth, image
         vm.terminate()
 
 
+def test_a_full_disk_of_the_daemon_itself_costs_neither_state_nor_an_answer(hearth, image, tmp_path):
+    def settled(call):
+        """What must be written down is done, or refused as the service's own failure."""
+        with contextlib.suppress(hearth.client(attempts=1).exceptions.InternalServerException):
+            call(hearth.client(attempts=1))
+
+    with disk_of(hearth, hearth.data, 512, tmp_path, elsewhere=("images", "objects", "builder")) as data:
+        idle = dict(maxIdleDurationSeconds=3600, suspendedDurationSeconds=3600, autoResumeEnabled=True)
+        awake, asleep = hearth.run(image, idlePolicy=idle), hearth.run(image, idlePolicy=idle)
+        for vm in awake, asleep:
+            vm.python("kept = 42")
+        asleep.suspend()
+        filler = fill(data)
+        # Nor is there room in the last block of the log.
+        with contextlib.suppress(OSError), open(data / "hearthd.log", "ab", buffering=0) as log:
+            while True:
+                log.write(b"\n")
+        logged = (data / "hearthd.log").stat().st_size
+        assert awake.state == "RUNNING" and awake.python("kept") == "42"
+        assert (data / "hearthd.log").stat().st_size == logged
+        settled(lambda client: client.run_microvm(imageIdentifier=hearth.arn(image)))
+        settled(lambda client: client.suspend_microvm(microvmIdentifier=awake.id))
+        settled(lambda client: client.resume_microvm(microvmIdentifier=asleep.id))
+        hearth.kill()
+        filler.unlink()
+        hearth.start()
+        for vm in awake, asleep:
+            assert vm.python("kept") == "42"
+            assert vm.suspend().resume().python("kept") == "42"
+        for vm in hearth.client().list_microvms()["items"]:
+            hearth.client().terminate_microvm(microvmIdentifier=vm["microvmId"])
+
+
 @pytest.mark.parametrize("late", [False, True], ids=["before-it-begins", "while-its-guest-runs"])
 def test_a_build_that_finds_the_disk_full_fails_with_its_reason_and_the_version_before_serves(hearth, image, tmp_path, late):
-    with disk_of(hearth, "images", 2048, tmp_path) as directory:
+    with disk_of(hearth, hearth.data / "images", 2048, tmp_path) as directory:
         filler = None if late else fill(directory)
         arn = hearth.arn(image)
         client = hearth.client()

@@ -49,6 +49,8 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
         )
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
+        // A line that finds no room on the disk is lost. Complaining of that to the same file would panic.
+        .log_internal_errors(false)
         .init();
     anyhow::ensure!(
         nix::unistd::geteuid().is_root(),

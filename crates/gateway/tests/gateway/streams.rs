@@ -184,6 +184,7 @@ async fn a_suspended_microvm_cuts_its_streams_and_waiting_requests() {
     let (mut streaming, mut waiting) = (world.h1().await, world.h1().await);
     let first = tokio::spawn(streaming.send_request(world.request("GET", "/").body(empty()).unwrap()));
     let (mut application, _) = listener.accept().await.unwrap();
+    read_until(&mut application, "\r\n\r\n").await;
     application
         .write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
         .await
