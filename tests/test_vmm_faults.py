@@ -11,6 +11,7 @@ import botocore.exceptions
 import pytest
 
 from support import wait_for
+from test_lost_nothing import REFUSED_ONCE
 
 
 @contextlib.contextmanager
@@ -150,25 +151,37 @@ def fill(directory):
 
 
 def test_a_suspend_that_finds_the_disk_full_lets_the_microvm_go_on(hearth, image, tmp_path):
+    def kept(vm):
+        return vm.python("__import__('hashlib').sha256(kept).hexdigest()")
+
+    def says_full(vm):
+        lines = (hearth.data / "hearthd.log").read_text().splitlines()
+        return any("full=true" in line and vm.id in line for line in lines)
+
     with disk_of(hearth, hearth.data / "microvms", 512, tmp_path) as directory:
-        vm = hearth.run(image)
-        vm.python("kept = __import__('os').urandom(4 << 20)")
-        expected = vm.python("__import__('hashlib').sha256(kept).hexdigest()")
+        both = hearth.run(image), hearth.run(image)
+        for vm in both:
+            vm.python("kept = __import__('os').urandom(4 << 20)")
+        expected = {vm.id: kept(vm) for vm in both}
+        both[1].python(REFUSED_ONCE)
         filler = fill(directory)
-        # Not on the disk yet when the suspend syncs it, and there is no room for it.
-        vm.python("open('/root/late', 'wb').write(__import__('os').urandom(4 << 20))")
-        hearth.client().suspend_microvm(microvmIdentifier=vm.id)
-        wait_for("the end of the suspend", lambda: "full=true" in (hearth.data / "hearthd.log").read_text())
-        vm.await_state("RUNNING")
-        assert vm.python("__import__('hashlib').sha256(kept).hexdigest()") == expected
-        assert [path.name for path in (directory / vm.id).iterdir() if path.name.startswith("suspended")] == []
+        for vm in both:
+            # Not on the disk yet when the suspend syncs it, and there is no room for it.
+            vm.python("open('/root/late', 'wb').write(__import__('os').urandom(4 << 20))")
+            hearth.client().suspend_microvm(microvmIdentifier=vm.id)
+            wait_for("the end of the suspend", lambda vm=vm: says_full(vm))
+            vm.await_state("RUNNING")
+            assert kept(vm) == expected[vm.id]
+            assert [path.name for path in (directory / vm.id).iterdir() if path.name.startswith("suspended")] == []
         filler.unlink()
-        vm.suspend()
+        for vm in both:
+            vm.suspend()
         hearth.kill()
         hearth.start()
-        vm.resume()
-        assert vm.python("__import__('hashlib').sha256(kept).hexdigest()") == expected
-        vm.terminate()
+        for vm in both:
+            vm.resume()
+            assert kept(vm) == expected[vm.id]
+            vm.terminate()
 
 
 def test_a_full_disk_of_the_daemon_itself_costs_neither_state_nor_an_answer(hearth, image, tmp_path):

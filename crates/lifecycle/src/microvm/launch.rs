@@ -254,7 +254,7 @@ impl Task {
     }
 
     /// Suspending → Running: the guest stood still and goes on as if nothing had been. One whose resume hook fails sleeps
-    /// again, unless it is undone because it `cannot_be_written`.
+    /// again; if it is undone because it `cannot_be_written`, it runs on all the same.
     pub(super) async fn undo_suspend(&mut self, cannot_be_written: bool) {
         let Some(guest) = self.guest.clone() else {
             return self.terminate(ENDED).await;
@@ -272,7 +272,15 @@ impl Task {
         };
         match woken.await {
             Ok(()) => self.running_again().await,
-            Err(Failure::Hook(reason)) if cannot_be_written => self.terminate(&reason).await,
+            // Its state is nowhere else.
+            Err(Failure::Hook(reason)) if cannot_be_written => {
+                tracing::error!(
+                    microvm = self.record.id,
+                    reason,
+                    "the resume hook failed, and a suspend cannot be written: it runs on"
+                );
+                self.running_again().await;
+            }
             Err(Failure::Hook(reason)) => {
                 tracing::info!(
                     microvm = self.record.id,
