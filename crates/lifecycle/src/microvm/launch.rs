@@ -138,12 +138,7 @@ impl Task {
             }
             // The application refused: that is its answer, not this service's failure. The state tells.
             Err(Failure::Hook(reason)) => {
-                tracing::info!(
-                    microvm = self.record.id,
-                    reason,
-                    "the resume hook failed; suspending again"
-                );
-                self.suspend_again().await;
+                self.suspend_again(&reason).await;
                 Ok(())
             }
             Err(Failure::Node(error)) => {
@@ -244,7 +239,7 @@ impl Task {
         };
         match self.wake(&guest, true).await {
             Ok(()) => self.running_again().await,
-            Err(Failure::Hook(_)) => self.suspend_again().await,
+            Err(Failure::Hook(reason)) => self.suspend_again(&reason).await,
             Err(Failure::Terminated) => self.terminate(SUCCESS).await,
             Err(Failure::Node(error)) => {
                 tracing::error!(microvm = self.record.id, %error, "a resume could not be finished");
@@ -281,14 +276,7 @@ impl Task {
                 );
                 self.running_again().await;
             }
-            Err(Failure::Hook(reason)) => {
-                tracing::info!(
-                    microvm = self.record.id,
-                    reason,
-                    "the resume hook failed; suspending again"
-                );
-                Box::pin(self.suspend_again()).await;
-            }
+            Err(Failure::Hook(reason)) => Box::pin(self.suspend_again(&reason)).await,
             Err(Failure::Terminated) => self.terminate(SUCCESS).await,
             Err(Failure::Node(error)) => {
                 tracing::error!(microvm = self.record.id, %error, "a suspend could not be undone");

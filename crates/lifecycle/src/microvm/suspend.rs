@@ -72,7 +72,12 @@ impl Task {
     }
 
     /// After a resume hook failed: back to sleep without asking the application again.
-    pub(super) async fn suspend_again(&mut self) {
+    pub(super) async fn suspend_again(&mut self, reason: &str) {
+        tracing::info!(
+            microvm = self.record.id,
+            reason,
+            "the resume hook failed; suspending again"
+        );
         let Some(guest) = self.guest.clone() else { return };
         let still = self.stand_still(&guest).await.and_then(|()| self.snapshot());
         let snapshot = match still {
