@@ -24,7 +24,8 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "bench")]
 
 import hostile  # noqa: E402
 from daemon import bench_daemon  # noqa: E402
-from hostile import WAKES, do  # noqa: E402
+from hostile import do  # noqa: E402
+from support import WAKES  # noqa: E402
 
 # Each goes on until its MicroVM ends. 198.51.100.0/24 is nobody's (RFC 5737).
 ATTACKS = {

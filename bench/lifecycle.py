@@ -21,9 +21,8 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "bench")]
 from bare import BareQemu  # noqa: E402
 from bare_firecracker import BareFirecracker  # noqa: E402
 from daemon import STAGE, bench_daemon  # noqa: E402
-from support import KEPT, MicroVm  # noqa: E402
+from support import KEPT, WAKES, MicroVm  # noqa: E402
 
-POLICY = dict(maxIdleDurationSeconds=3600, suspendedDurationSeconds=3600, autoResumeEnabled=True)
 # What a guest writes before it is suspended.
 WORK = "data = bytearray(__import__('os').urandom(4 << 20))"
 IMAGE = "interpreter"
@@ -52,7 +51,7 @@ def main():
 
 def measure(hearth, rounds):
     version = next((hearth.data / "images").glob("*/1.0"))
-    keeper = hearth.run(IMAGE, idlePolicy=POLICY)
+    keeper = hearth.run(IMAGE, idlePolicy=WAKES)
     keeper.python("1")
     if hearth.driver == "firecracker":
         bare = BareFirecracker(version, hearth.data / "bare")
@@ -134,7 +133,7 @@ def launch(hearth):
     """RunMicrovm sent → first 200 through HTTPS, the token and the connection included."""
     client, arn = hearth.client(), hearth.arn(IMAGE)
     start = time.perf_counter()
-    vm = MicroVm(hearth, client.run_microvm(imageIdentifier=arn, idlePolicy=POLICY))
+    vm = MicroVm(hearth, client.run_microvm(imageIdentifier=arn, idlePolicy=WAKES))
     connection = vm.session()
     while vm.ask(connection, "GET", "/health")[0] != 200:
         time.sleep(0.005)

@@ -15,8 +15,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "bench")]
 
 from daemon import STAGE, bench_daemon  # noqa: E402
+from support import WAKES  # noqa: E402
 
-POLICY = dict(maxIdleDurationSeconds=3600, suspendedDurationSeconds=3600, autoResumeEnabled=True)
 ACCESS = re.compile(r"hearth::access: .*microvm=\"(\S+)\".* path=\"(\S+)\".* held_us=(\d+) latency_us=(\d+)")
 
 
@@ -26,7 +26,7 @@ def main():
     rounds = options.parse_args().rounds
     with bench_daemon() as hearth:
         hearth.cli("image", "build", str(ROOT / "examples/code-interpreter"), "--name", "wake")
-        vm = hearth.run("wake", idlePolicy=POLICY)
+        vm = hearth.run("wake", idlePolicy=WAKES)
         samples = [wake(hearth, vm, number) for number in range(rounds)]
         vm.terminate()
     figures = {name: percentiles([sample[name] for sample in samples]) for name in samples[0]}

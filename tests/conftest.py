@@ -11,7 +11,7 @@ import pytest
 
 from outside import Outside
 from raw import Raw
-from support import KEPT, NUMBER, UNLIMITED, Hearth
+from support import KEPT, NUMBER, UNLIMITED, WAKES, Hearth
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DATA = pathlib.Path(os.environ.get("HEARTH_TEST_DATA", f"/var/tmp/hearth-test-{NUMBER}"))
@@ -121,6 +121,6 @@ def protocols(hearth, tmp_path_factory):
 @pytest.fixture
 def microvm(hearth, image):
     """A running MicroVM that wakes on requests."""
-    vm = hearth.run(image, idlePolicy=dict(maxIdleDurationSeconds=3600, suspendedDurationSeconds=3600, autoResumeEnabled=True))
+    vm = hearth.run(image, idlePolicy=WAKES)
     yield vm
     vm.terminate()

@@ -18,7 +18,6 @@ MARK = b"hearth-hostile"
 EVIL_MAC = "02:66:66:66:66:66"
 # The port of a connection that is allowed, sent after an attack: what has not arrived by then never will.
 LAST = 4999
-WAKES = dict(maxIdleDurationSeconds=3600, suspendedDurationSeconds=3600, autoResumeEnabled=True)
 
 
 def build(hearth, name, directory):

@@ -59,6 +59,9 @@ def copy(source, target):
     subprocess.run(["cp", "-a", "--sparse=always", f"{source}/.", target], check=True)
 
 
+# An idle policy under which a test's MicroVM suspends when the test says so, and wakes on requests.
+WAKES = dict(maxIdleDurationSeconds=3600, suspendedDurationSeconds=3600, autoResumeEnabled=True)
+
 # Settings of a daemon that refuses nobody for asking often or moving much.
 UNLIMITED = """
 [rates]
@@ -142,6 +145,11 @@ class Hearth:
         """What the admin listener answers, as text."""
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         return opener.open(f"http://{self.settings['admin']}{path}").read().decode()
+
+    def logged(self, *words):
+        """Lines of the daemon's log that hold all these words."""
+        lines = (self.data / "hearthd.log").read_text().splitlines()
+        return [line for line in lines if all(word in line for word in words)]
 
     @property
     def driver(self):

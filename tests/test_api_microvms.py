@@ -13,7 +13,7 @@ import zipfile
 import pytest
 
 import model
-from support import wait_for
+from support import WAKES, wait_for
 
 IMAGES = "/2025-09-09/microvm-images"
 MICROVMS = "/2025-09-09/microvms"
@@ -22,7 +22,6 @@ NOWHERE = "s3://no-such-bucket/app.zip"
 APPLICATION = pathlib.Path(__file__).parent / "apps/contract"
 RUN_HOOK_SECONDS = 20
 ENVIRONMENT = {"COLOUR": "green", "EMPTY": ""}
-WAKES = dict(maxIdleDurationSeconds=3600, suspendedDurationSeconds=3600, autoResumeEnabled=True)
 
 
 def archive(directory):

@@ -50,7 +50,7 @@ def test_builds_read_the_prepared_bases_until_one_is_imported_and_newer_ones_are
     os.utime(own, (0, 0))
     hearth.stop()
     hearth.start()
-    wait_for("the warning", lambda: warning in (hearth.data / "hearthd.log").read_text())
+    wait_for("the warning", lambda: hearth.logged(warning))
 
     hearth.stop()
     own.unlink()

@@ -9,6 +9,7 @@ import pytest
 
 import private
 from private import GATEWAY, OTHER, SERVER
+from support import WAKES
 from test_connectors import await_state, create, refusal, remove
 
 SETTINGS = f"""
@@ -144,8 +145,7 @@ def role(hearth, tmp_path_factory):
 
 @pytest.fixture
 def with_role(world, image, role):
-    vm = world.run(image, executionRoleArn=role, idlePolicy=dict(
-        maxIdleDurationSeconds=3600, suspendedDurationSeconds=3600, autoResumeEnabled=True))
+    vm = world.run(image, executionRoleArn=role, idlePolicy=WAKES)
     vm.python(HELPERS)
     vm.python(CLIENT)
     yield vm
@@ -254,8 +254,7 @@ def test_checklist_109_no_ingress_refuses_http_and_unknown_connectors_are_unreco
 
 def launch(hearth, image, connectors, **more):
     """A MicroVM that goes out by these connectors."""
-    vm = hearth.run(image, egressNetworkConnectors=connectors, idlePolicy=dict(
-        maxIdleDurationSeconds=3600, suspendedDurationSeconds=3600, autoResumeEnabled=True), **more)
+    vm = hearth.run(image, egressNetworkConnectors=connectors, idlePolicy=WAKES, **more)
     vm.python(HELPERS)
     vm.python(
         "def udp(address, port):\n"

@@ -12,10 +12,9 @@ import pytest
 import yaml
 
 from console import Command, files, in_guest, ingress, shell_token
-from support import wait_for
+from support import WAKES, wait_for
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-WAKES = dict(maxIdleDurationSeconds=3600, suspendedDurationSeconds=3600, autoResumeEnabled=True)
 EVERY_BYTE = bytes(range(256))
 
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from console import ingress
+from support import WAKES
 
 # Answers every query with the query itself, in the one way that psql understands (protocol 3.0, simple queries).
 POSTGRES = """
@@ -69,9 +70,8 @@ listening.wait(120)
 
 @pytest.fixture(scope="module")
 def vm(hearth, image):
-    policy = dict(maxIdleDurationSeconds=3600, suspendedDurationSeconds=3600, autoResumeEnabled=True)
     connectors = ingress(hearth, "HTTP_INGRESS", "SHELL_INGRESS")
-    vm = hearth.run(image, idlePolicy=policy, ingressNetworkConnectors=connectors)
+    vm = hearth.run(image, idlePolicy=WAKES, ingressNetworkConnectors=connectors)
     yield vm
     vm.terminate()
 

@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from support import wait_for
-from test_recovery import POLICY
+from support import WAKES, wait_for
 
 # Tells somebody outside of every hook that is called, with what the application itself knows.
 TELL = """
@@ -55,7 +54,7 @@ def test_line_64_a_suspend_keeps_files_memory_and_processes_and_the_microvm_its_
 
 
 def test_line_67_hooks_are_called_before_the_freeze_after_the_restore_and_before_the_end(hearth, image, listener, outside):
-    vm = hearth.run(image, idlePolicy=POLICY)
+    vm = hearth.run(image, idlePolicy=WAKES)
     assert vm.python(TELL % outside.address) == ""
     hearth.client().suspend_microvm(microvmIdentifier=vm.id)
     assert listener.readline() == "suspend\n"
@@ -69,7 +68,7 @@ def test_line_67_hooks_are_called_before_the_freeze_after_the_restore_and_before
 
 
 def test_line_68_a_suspend_hook_that_answers_500_ends_the_microvm(hearth, image):
-    vm = hearth.run(image, idlePolicy=POLICY)
+    vm = hearth.run(image, idlePolicy=WAKES)
     assert vm.python(REFUSE) == ""
     hearth.client(attempts=1).suspend_microvm(microvmIdentifier=vm.id)
     wait_for("the end", lambda: vm.state == "TERMINATED")
@@ -77,20 +76,20 @@ def test_line_68_a_suspend_hook_that_answers_500_ends_the_microvm(hearth, image)
 
 
 def test_line_70_an_application_that_exits_is_not_asked_to_terminate(hearth, image, listener, outside):
-    vm = hearth.run(image, idlePolicy=POLICY)
+    vm = hearth.run(image, idlePolicy=WAKES)
     assert vm.python(TELL % outside.address) == ""
     vm.request("POST", "/run", body=b"import os; os._exit(3)", headers={"Connection": "close"})
     wait_for("the end", lambda: vm.state == "TERMINATED")
     assert vm.object["stateReason"] == "Container Stopped with Exit Code: 3"
     # The next that is told comes from another MicroVM.
-    other = hearth.run(image, idlePolicy=POLICY)
+    other = hearth.run(image, idlePolicy=WAKES)
     other.python((TELL % outside.address).replace("hook.encode()", "b'other'"))
     other.terminate()
     assert listener.readline() == "other\n"
 
 
 def test_a_resume_hook_that_answers_500_fails_the_request_and_the_microvm_sleeps_on(hearth, image):
-    vm = hearth.run(image, idlePolicy=POLICY)
+    vm = hearth.run(image, idlePolicy=WAKES)
     vm.python("import hooks\nwhole = hooks.Events.add\ndef add(self, hook, payload=None):\n    hook == 'resume' and 1 / 0\n    whole(self, hook, payload)\nhooks.Events.add = add")
     vm.suspend()
     assert vm.request("GET", "/health")[0] == 502

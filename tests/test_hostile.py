@@ -11,8 +11,8 @@ import pytest
 
 import hostile
 import private
-from hostile import EVIL_MAC, LAST, MARK, WAKES, LyingNames, Sizes, Watch, do, during
-from support import wait_for
+from hostile import EVIL_MAC, LAST, MARK, LyingNames, Sizes, Watch, do, during
+from support import WAKES, wait_for
 from test_connectors import await_state, create, remove
 
 GATEWAY, METADATA = "100.64.0.1", "169.254.169.254"

@@ -230,6 +230,5 @@ def test_a_microvm_that_ended_because_memory_ran_out_is_named_in_the_log(hearth,
     assert status == 502
     microvm.await_state("TERMINATED")
     assert microvm.object["stateReason"] == "The MicroVM ended unexpectedly."
-    lines = (hearth.data / "hearthd.log").read_text().splitlines()
-    told, = [line for line in lines if microvm.id in line and "a MicroVM's process has ended" in line]
+    told, = hearth.logged(microvm.id, "a MicroVM's process has ended")
     assert "memory ran out and the kernel ended the process" in told

@@ -8,8 +8,8 @@ import signal
 import sqlite3
 import time
 
-from support import wait_for
-from test_recovery import POLICY, SLOW_HOOKS, in_background, restart
+from support import WAKES, wait_for
+from test_recovery import SLOW_HOOKS, in_background, restart
 
 # Makes the interpreter's resume hook fail the first time.
 REFUSED_ONCE = """
@@ -51,7 +51,7 @@ def unwritable(hearth, stage):
 
 def test_a_launch_that_cannot_be_written_down_ends_with_a_reason(hearth, image):
     with unwritable(hearth, "RUNNING"):
-        vm = hearth.run(image, ready=False, idlePolicy=POLICY)
+        vm = hearth.run(image, ready=False, idlePolicy=WAKES)
         wait_for("its end", lambda: vm.state == "TERMINATED")
     assert vm.object["stateReason"] == "The MicroVM could not be started."
     restart(hearth)
@@ -59,12 +59,12 @@ def test_a_launch_that_cannot_be_written_down_ends_with_a_reason(hearth, image):
 
 
 def test_the_files_of_an_undone_suspend_are_not_taken_for_the_truth(hearth, image):
-    vm = hearth.run(image, idlePolicy=POLICY)
+    vm = hearth.run(image, idlePolicy=WAKES)
     vm.python(SLOW_HOOKS.replace("SECONDS", "8 if hook == 'resume' else 0"))
     with unwritable(hearth, "SUSPENDED"):
         hearth.client().suspend_microvm(microvmIdentifier=vm.id)
-        log, undone = hearth.data / "hearthd.log", "could not be written down; the MicroVM goes on"
-        wait_for("the undoing", lambda: any(vm.id in line and undone in line for line in log.read_text().splitlines()))
+        undone = "could not be written down; the MicroVM goes on"
+        wait_for("the undoing", lambda: hearth.logged(vm.id, undone))
         time.sleep(2)
         pid = vmm(hearth, vm)
         hearth.kill()
@@ -100,7 +100,7 @@ def test_a_vmm_that_dies_in_a_resume_costs_only_the_resume(hearth, microvm):
 
 def test_a_vmm_that_does_not_answer_costs_its_own_microvm_only(hearth, image, microvm):
     microvm.python("state = 'kept'")
-    wedged = hearth.run(image, idlePolicy=POLICY)
+    wedged = hearth.run(image, idlePolicy=WAKES)
     pid = vmm(hearth, wedged)
     os.kill(pid, signal.SIGSTOP)
     restart(hearth)

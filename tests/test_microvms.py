@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from support import refusal, wait_for
+from support import WAKES, refusal, wait_for
 
 
 def test_two_microvms_share_what_was_computed_before_the_snapshot_and_nothing_after(hearth, image, microvm):
@@ -82,8 +82,7 @@ def test_a_suspended_microvm_costs_its_delta(hearth, microvm):
 
 
 def test_hooks_are_called_in_their_order_with_the_payload(hearth, image):
-    vm = hearth.run(image, runHookPayload="hello", idlePolicy=dict(
-        maxIdleDurationSeconds=3600, suspendedDurationSeconds=3600, autoResumeEnabled=True))
+    vm = hearth.run(image, runHookPayload="hello", idlePolicy=WAKES)
     try:
         vm.suspend()
         _, _, body = vm.request("GET", "/events")

@@ -18,15 +18,14 @@ import websockets.exceptions
 import websockets.sync.client
 from selenium import webdriver
 
-from support import wait_for
+from support import WAKES, wait_for
 
-POLICY = dict(maxIdleDurationSeconds=3600, suspendedDurationSeconds=3600, autoResumeEnabled=True)
-SLEEPER = {**POLICY, "autoResumeEnabled": False}
+SLEEPER = {**WAKES, "autoResumeEnabled": False}
 
 
 @pytest.fixture(scope="module")
 def vm(hearth, protocols):
-    vm = hearth.run(protocols, idlePolicy=POLICY)
+    vm = hearth.run(protocols, idlePolicy=WAKES)
     yield vm
     vm.terminate()
 
@@ -430,7 +429,6 @@ def test_every_request_is_logged_and_no_token_is(vm):
     token = vm.token(8080)
     marker = f"/logged/{os.urandom(8).hex()}"
     vm.request("GET", f"{marker}?secret=hidden", token=token)
-    log = vm.hearth.data / "hearthd.log"
-    line = wait_for("the log line", lambda: [line for line in log.read_text().splitlines() if marker in line])[0]
+    line = wait_for("the log line", lambda: vm.hearth.logged(marker))[0]
     assert "hearth::access" in line and vm.id in line and "status=200" in line
-    assert "hidden" not in line and token not in log.read_text()
+    assert "hidden" not in line and not vm.hearth.logged(token)

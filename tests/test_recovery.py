@@ -6,9 +6,8 @@ import time
 
 import pytest
 
-from support import wait_for
+from support import WAKES, wait_for
 
-POLICY = dict(maxIdleDurationSeconds=3600, suspendedDurationSeconds=3600, autoResumeEnabled=True)
 # Makes a hook of the interpreter take long, so that the daemon can be killed in the middle of it.
 SLOW_HOOKS = """
 import hooks, time
@@ -26,7 +25,7 @@ def stateful(hearth, image):
     made = []
 
     def start(name):
-        vm = hearth.run(image, idlePolicy=POLICY)
+        vm = hearth.run(image, idlePolicy=WAKES)
         vm.python(f"state = {name!r}")
         made.append(vm)
         return vm
@@ -121,7 +120,7 @@ def test_a_kill_in_a_resume_finishes_or_undoes_it(hearth, stateful):
 
 def test_a_kill_in_a_launch_is_launched_again(hearth, image):
     for pause in (0, 0.3):
-        vm = hearth.run(image, ready=False, idlePolicy=POLICY, runHookPayload="kept")
+        vm = hearth.run(image, ready=False, idlePolicy=WAKES, runHookPayload="kept")
         time.sleep(pause)
         restart(hearth)
         vm.await_state("RUNNING")

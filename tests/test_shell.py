@@ -8,9 +8,8 @@ import pytest
 import websockets.exceptions
 
 from console import in_guest, ingress, shell, shell_token, websocket
-from support import wait_for
+from support import WAKES, wait_for
 
-WAKES = dict(maxIdleDurationSeconds=3600, suspendedDurationSeconds=3600, autoResumeEnabled=True)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import subprocess
 import botocore.exceptions
 import pytest
 
-from support import wait_for
+from support import WAKES, MicroVm, wait_for
 from test_lost_nothing import REFUSED_ONCE
 
 
@@ -104,7 +104,7 @@ def test_a_builder_whose_vmm_dies_fails_its_build_at_once(hearth):
             os.kill(pid, signal.SIGKILL)
     assert hearth.await_image("orphan")["state"] == "CREATE_FAILED"
     assert "the guest has ended" in hearth.build_of("orphan")["stateReason"]
-    assert "a guest has ended" in (hearth.data / "hearthd.log").read_text()
+    assert hearth.logged("a guest has ended")
     hearth.delete_image("orphan")
 
 
@@ -154,10 +154,6 @@ def test_a_suspend_that_finds_the_disk_full_lets_the_microvm_go_on(hearth, image
     def kept(vm):
         return vm.python("__import__('hashlib').sha256(kept).hexdigest()")
 
-    def says_full(vm):
-        lines = (hearth.data / "hearthd.log").read_text().splitlines()
-        return any("full=true" in line and vm.id in line for line in lines)
-
     with disk_of(hearth, hearth.data / "microvms", 512, tmp_path) as directory:
         both = hearth.run(image), hearth.run(image)
         for vm in both:
@@ -169,7 +165,7 @@ def test_a_suspend_that_finds_the_disk_full_lets_the_microvm_go_on(hearth, image
             # Not on the disk yet when the suspend syncs it, and there is no room for it.
             vm.python("open('/root/late', 'wb').write(__import__('os').urandom(4 << 20))")
             hearth.client().suspend_microvm(microvmIdentifier=vm.id)
-            wait_for("the end of the suspend", lambda vm=vm: says_full(vm))
+            wait_for("the end of the suspend", lambda vm=vm: hearth.logged(vm.id, "full=true"))
             vm.await_state("RUNNING")
             assert kept(vm) == expected[vm.id]
             assert [path.name for path in (directory / vm.id).iterdir() if path.name.startswith("suspended")] == []
@@ -191,8 +187,7 @@ def test_a_full_disk_of_the_daemon_itself_costs_neither_state_nor_an_answer(hear
             call(hearth.client(attempts=1))
 
     with disk_of(hearth, hearth.data, 512, tmp_path, elsewhere=("images", "objects", "builder")) as data:
-        idle = dict(maxIdleDurationSeconds=3600, suspendedDurationSeconds=3600, autoResumeEnabled=True)
-        awake, asleep = hearth.run(image, idlePolicy=idle), hearth.run(image, idlePolicy=idle)
+        awake, asleep = hearth.run(image, idlePolicy=WAKES), hearth.run(image, idlePolicy=WAKES)
         for vm in awake, asleep:
             vm.python("kept = 42")
         asleep.suspend()
@@ -214,7 +209,7 @@ def test_a_full_disk_of_the_daemon_itself_costs_neither_state_nor_an_answer(hear
             assert vm.python("kept") == "42"
             assert vm.suspend().resume().python("kept") == "42"
         for vm in hearth.client().list_microvms()["items"]:
-            hearth.client().terminate_microvm(microvmIdentifier=vm["microvmId"])
+            MicroVm(hearth, hearth.client().get_microvm(microvmIdentifier=vm["microvmId"])).terminate()
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["before-it-begins", "while-its-guest-runs"])
