@@ -45,6 +45,15 @@ def groups(pid):
     return found
 
 
+def cpu_groups(pid):
+    return [directory for directory, _ in groups(pid) if (directory / "cpu.idle").exists()]
+
+
+def stands_back(pid):
+    (group,) = cpu_groups(pid)
+    return (group / "cpu.idle").read_text().strip()
+
+
 # linux/capability.h; without it nobody can be told to be ended less readily than before.
 CAP_SYS_RESOURCE = 1 << 24
 
@@ -184,6 +193,8 @@ def test_a_vmm_is_limited(hearth, vmm, microvm):
     assert limit(vmm, "Max processes") == ["101", "101"]
     assert limit(vmm, "Max file size") == [str(8 << 30)] * 2
     found = groups(vmm)
+    # Whoever stands back has no weight.
+    wait_for("credit of processor time", lambda: stands_back(vmm) == "0")
     guest_bytes = 2 << 30
     expected = {
         "cpu.max": "100000 100000", "cpu.weight": "25", "cpu.cfs_quota_us": "100000", "cpu.shares": "256",
@@ -199,6 +210,23 @@ def test_a_vmm_is_limited(hearth, vmm, microvm):
     sets = ({"cpu.max", "cpu.weight", "memory.max", "pids.max"},
             {"cpu.cfs_quota_us", "cpu.shares", "memory.limit_in_bytes", "pids.max"})
     assert any(wanted <= set(seen) for wanted in sets), seen
+
+
+def test_a_guest_that_computes_without_an_end_stands_back_behind_others_until_it_rests(hearth, microvm, vmm):
+    weight = lambda: [(group / name).read_text() for group in cpu_groups(vmm) for name in ("cpu.weight", "cpu.shares")
+                      if (group / name).exists()]
+    wait_for("rest", lambda: stands_back(vmm) == "0")
+    rested = weight()
+    compute = "import subprocess; endless = subprocess.Popen(['python3', '-c', 'while True: pass'])"
+    assert microvm.python(compute) == ""
+    wait_for("an end of its credit", lambda: stands_back(vmm) == "1")
+    assert microvm.python("6 * 7") == "42"
+    # The daemon that lets it stand back need not be the one that has it come forward.
+    hearth.kill()
+    hearth.start()
+    assert microvm.python("endless.kill()") == ""
+    wait_for("rest", lambda: stands_back(vmm) == "0")
+    assert rested and weight() == rested
 
 
 def test_nothing_of_a_vmm_is_left_when_it_is_killed_with_the_daemon(hearth, microvm, vmm):

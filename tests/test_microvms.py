@@ -81,6 +81,21 @@ def test_a_suspended_microvm_costs_its_delta(hearth, microvm):
     assert microvm.python("len(data)") == str(4 << 20)
 
 
+def test_memory_that_is_touched_here_and_there_takes_no_huge_pages_unless_it_asks(microvm):
+    assert microvm.python("""
+import mmap
+def resident(advice):
+    sparse = mmap.mmap(-1, 64 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    sparse.madvise(advice)
+    before = int(open("/proc/self/statm").read().split()[1])
+    for place in range(0, len(sparse), 2 << 20):
+        sparse[place] = 1
+    return (int(open("/proc/self/statm").read().split()[1]) - before) * mmap.PAGESIZE
+""") == ""
+    assert int(microvm.python("resident(mmap.MADV_NORMAL)")) < 4 << 20
+    assert int(microvm.python("resident(mmap.MADV_HUGEPAGE)")) > 32 << 20
+
+
 def test_hooks_are_called_in_their_order_with_the_payload(hearth, image):
     vm = hearth.run(image, runHookPayload="hello", idlePolicy=WAKES)
     try:

@@ -9,7 +9,7 @@ use std::{
 
 use hearth_network::Slot;
 use hearth_storage::durable;
-use hearth_vmm::{ProcessRecord, Vm, driver::Execution};
+use hearth_vmm::{ProcessRecord, Vm, driver::Execution, jail::Limits};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -35,6 +35,9 @@ pub struct GuestRecord {
     /// Name of the driver that started it; empty in the records of an older hearth, which had one driver at a time.
     #[serde(default)]
     pub driver: String,
+    /// What its process may use; none in the records of an older hearth.
+    #[serde(default)]
+    pub limits: Option<Limits>,
 }
 
 /// A VMM process with its guest, network slot and directory. Dropping it changes nothing: guests outlive the daemon.
@@ -43,6 +46,7 @@ pub struct Guest {
     pub(crate) host: Host,
     pub(crate) name: String,
     pub(crate) driver: String,
+    pub(crate) limits: Option<Limits>,
     pub(crate) vm: Arc<dyn Vm>,
     pub(crate) slot: Slot,
     pub(crate) agent: Agent,
@@ -88,6 +92,7 @@ impl Guest {
             slot: self.slot.name().to_owned(),
             process: self.vm.process().clone(),
             driver: self.driver.clone(),
+            limits: self.limits,
         }
     }
 

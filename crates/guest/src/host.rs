@@ -19,7 +19,7 @@ use hearth_vmm::{
 };
 
 use crate::{
-    Agent, Guest, GuestError, GuestRecord, IoPerVcpu, Shape, Snapshot,
+    Agent, Guest, GuestError, GuestRecord, IoPerVcpu, Shape, Snapshot, burst,
     guest::Suspend,
     integrity::Verified,
     snapshot::{device_state_path, memory_path, root_path, scratch_path},
@@ -285,18 +285,22 @@ impl Host {
         let slot = self.inner.network.acquire().await?;
         let name = uuid::Uuid::new_v4().simple().to_string()[..12].to_owned();
         let directory = self.directory_of(&name);
+        let limits = limits(vcpus, &memory);
         let started = async {
             slot.apply(egress).await?;
             slot.limit(self.inner.config.io_per_vcpu.network(vcpus)).await?;
-            self.start_in(&directory, &slot, memory, vcpus, disks, boot).await
+            self.start_in(&directory, &slot, memory, limits, disks, boot)
+                .await
         };
         match started.await {
             Ok(vm) => {
                 let agent = Agent::new(slot.clone());
+                burst::watch(self.inner.cgroups.clone(), name.clone(), limits, vm.process());
                 Ok(Guest {
                     host: self.clone(),
                     name,
                     driver: self.inner.driver.platform().driver.clone(),
+                    limits: Some(limits),
                     vm,
                     slot,
                     agent,
@@ -314,7 +318,7 @@ impl Host {
         directory: &Path,
         slot: &Slot,
         memory: Memory,
-        vcpus: u32,
+        limits: Limits,
         disks: Vec<Disk>,
         boot: Option<Kernel>,
     ) -> Result<Arc<dyn Vm>, GuestError> {
@@ -333,7 +337,6 @@ impl Host {
             Ok(())
         };
         files().map_err(GuestError::io("preparing a guest's files"))?;
-        let limits = limits(vcpus, &memory);
         let name = directory.file_name().unwrap_or_default().to_string_lossy();
         let cgroups = self
             .inner
@@ -346,10 +349,10 @@ impl Host {
             group_id,
             limits,
             cgroups,
-            vcpus,
+            vcpus: limits.cpus,
             memory,
             disks,
-            disk_limits: self.inner.config.io_per_vcpu.disk(vcpus),
+            disk_limits: self.inner.config.io_per_vcpu.disk(limits.cpus),
             link: Arc::new(SlotLink(slot.clone())),
             mac: GUEST_MAC,
             boot,
@@ -380,10 +383,19 @@ impl Host {
         };
         let slot = self.inner.network.adopt(&record.slot, egress).await?;
         let agent = Agent::new(slot.clone());
+        if let Some(limits) = record.limits {
+            burst::watch(
+                self.inner.cgroups.clone(),
+                record.name.clone(),
+                limits,
+                vm.process(),
+            );
+        }
         Ok(Some(Guest {
             host: self.clone(),
             name: record.name.clone(),
             driver: driver.to_owned(),
+            limits: record.limits,
             vm,
             slot,
             agent,

@@ -7,6 +7,7 @@
 //! | [`host`] | starts, restores, finds again and sweeps guests on this node |
 //! | [`guest`] | one live guest |
 //! | [`agent`] | requests to the agent, with time limits; its answers are hostile input |
+//! | `burst` | a guest's processor time near its peak |
 //! | `integrity` | whether a snapshot's files are what was written |
 //! | `io` | how much a guest's devices may move |
 //! | [`snapshot`] | a snapshot's directory and manifest |
@@ -14,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+mod burst;
 mod error;
 pub mod guest;
 pub mod host;

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
+
 /// Period of the CPU quota, in microseconds: the kernel's default.
 const PERIOD_US: u64 = 100_000;
 /// Version 2's default weight.
@@ -17,7 +19,8 @@ const DEFAULT_SHARES: u64 = 1024;
 const CONTROLLERS: [&[&str]; 4] = [&["cpu"], &["memory"], &["pids"], &["io", "blkio"]];
 
 /// What one VMM may use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Limits {
     /// CPUs at most.
     pub cpus: u32,
@@ -94,6 +97,22 @@ impl Cgroups {
             }
         }
         Ok(groups)
+    }
+
+    /// Has a group take only the processor time that nobody else wants, or its share by weight again. A kernel before 5.15
+    /// knows shares alone: [`io::ErrorKind::NotFound`].
+    pub fn stand_back(&self, name: &str, back: bool, limits: Limits) -> io::Result<()> {
+        let (file, weight) = cpu_weight(self.version, limits);
+        let mut group = self.parents.iter().map(|parent| parent.join(name));
+        let group = group
+            .find(|group| group.join("cpu.idle").exists())
+            .ok_or(io::ErrorKind::NotFound)?;
+        fs::write(group.join("cpu.idle"), u8::from(back).to_string())?;
+        match back {
+            true => Ok(()),
+            // It is back at the default's.
+            false => fs::write(group.join(file), weight),
+        }
     }
 
     /// Names of all groups.
@@ -221,7 +240,7 @@ fn settings(version: Version, limits: Limits) -> Vec<(&'static str, String)> {
     match version {
         Version::Two => vec![
             ("cpu.max", format!("{quota} {PERIOD_US}")),
-            ("cpu.weight", weight.to_string()),
+            cpu_weight(version, limits),
             ("memory.max", limits.memory_bytes.to_string()),
             ("memory.oom.group", "1".into()),
             ("pids.max", limits.tasks.to_string()),
@@ -230,14 +249,22 @@ fn settings(version: Version, limits: Limits) -> Vec<(&'static str, String)> {
         Version::One => vec![
             ("cpu.cfs_period_us", PERIOD_US.to_string()),
             ("cpu.cfs_quota_us", quota.to_string()),
-            (
-                "cpu.shares",
-                (weight * DEFAULT_SHARES / DEFAULT_WEIGHT).max(2).to_string(),
-            ),
+            cpu_weight(version, limits),
             ("memory.limit_in_bytes", limits.memory_bytes.to_string()),
             ("pids.max", limits.tasks.to_string()),
             ("blkio.bfq.weight", weight.min(1000).to_string()),
         ],
+    }
+}
+
+fn cpu_weight(version: Version, limits: Limits) -> (&'static str, String) {
+    let weight = limits.weight.clamp(1, 10_000);
+    match version {
+        Version::Two => ("cpu.weight", weight.to_string()),
+        Version::One => (
+            "cpu.shares",
+            (weight * DEFAULT_SHARES / DEFAULT_WEIGHT).max(2).to_string(),
+        ),
     }
 }
 
@@ -283,6 +310,19 @@ mod tests {
             fs::write(directory.join("cgroup.procs"), child.id().to_string()).expect("joined");
         }
         assert_eq!(groups.names().len(), usize::from(!directories.is_empty()));
+        let read = |file: &str| {
+            let found = directories.iter().find(|directory| directory.join(file).exists());
+            found.map(|directory| fs::read_to_string(directory.join(file)).expect("readable"))
+        };
+        let (weight, _) = cpu_weight(groups.version, LIMITS);
+        let before = read(weight);
+        if read("cpu.idle").is_some() {
+            groups.stand_back("one", true, LIMITS).expect("set");
+            assert_eq!(read("cpu.idle").as_deref(), Some("1\n"));
+            groups.stand_back("one", false, LIMITS).expect("set");
+            assert_eq!(read("cpu.idle").as_deref(), Some("0\n"));
+        }
+        assert_eq!(read(weight), before);
         let members: Vec<i32> = groups.members("one").into_iter().collect();
         assert!(directories.is_empty() || members == [child.id() as i32]);
         child.kill().expect("ended");

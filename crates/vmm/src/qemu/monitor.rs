@@ -119,10 +119,15 @@ impl<R: AsyncRead + Unpin> AsyncRead for ShortLines<R> {
             Some(end) => read.len() - end - 1,
             None => self.length + read.len(),
         };
-        Poll::Ready(match self.length > LONGEST_LINE {
-            true => Err(io::Error::new(io::ErrorKind::InvalidData, "a line has no end")),
-            false => Ok(()),
-        })
+        if self.length > LONGEST_LINE {
+            // Who fails has read nothing.
+            buffer.set_filled(before);
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a line has no end",
+            )));
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
