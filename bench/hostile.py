@@ -24,7 +24,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "bench")]
 
 import hostile  # noqa: E402
 from daemon import bench_daemon  # noqa: E402
-from hostile import do  # noqa: E402
+from hostile import do, processor_seconds  # noqa: E402
 from support import WAKES  # noqa: E402
 
 # Each goes on until its MicroVM ends. 198.51.100.0/24 is nobody's (RFC 5737).
@@ -78,12 +78,13 @@ def main():
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--requests", type=int, default=100, help="in each turn")
     options.add_argument("--turns", type=int, default=6, help="of each attack")
+    options.add_argument("--vmm", choices=["auto", "qemu", "firecracker"], default="auto")
     options.add_argument("--attack", action="append", choices=ATTACKS, help="only this one; nothing is written then")
     options.add_argument("--result", type=pathlib.Path, default=ROOT / "bench/results/hostile.json")
     options = options.parse_args()
     if len(PROCESSORS) < 2:
         raise SystemExit("one processor: there is none for the attacker alone. Cure: a machine with two")
-    with bench_daemon() as hearth, tempfile.TemporaryDirectory() as directory:
+    with bench_daemon(f'vmm = "{options.vmm}"') as hearth, tempfile.TemporaryDirectory() as directory:
         image = hostile.build(hearth, "hostile", pathlib.Path(directory))
         client = Client(hearth.run(image, idlePolicy=WAKES))
         time.sleep(3)
@@ -99,14 +100,9 @@ def main():
 
 def busiest(hearth, work):
     """The VMM process that runs most meanwhile."""
-    before = {pid: processor_time(pid) for pid in hearth.processes()}
+    before = {pid: processor_seconds(pid) for pid in hearth.processes()}
     work()
-    return max(before, key=lambda pid: processor_time(pid) - before[pid])
-
-
-def processor_time(pid):
-    """Nanoseconds, of all its threads."""
-    return sum(int(task.read_text().split()[0]) for task in pathlib.Path(f"/proc/{pid}/task").glob("*/schedstat"))
+    return max(before, key=lambda pid: processor_seconds(pid) - before[pid])
 
 
 def measure(hearth, image, client, asked, name, options):
@@ -129,9 +125,9 @@ def measure(hearth, image, client, asked, name, options):
                 # An attack goes on for ever: the credit of processor time that its guest got by standing still is used up by then.
                 time.sleep(1.2)
                 client.times(5)
-                before = processor_time(asked)
+                before = processor_seconds(asked)
                 taken.times += client.times(options.requests)
-                taken.processor += processor_time(asked) - before
+                taken.processor += processor_seconds(asked) - before
     run_on(PROCESSORS, asked, hearth.pid, os.getpid(), *others)
     attacker.terminate()
     found = {place: compare(*taken.values()) for place, taken in turns.items()}
@@ -148,7 +144,7 @@ def run_on(processors, *pids):
 
 
 class Taken:
-    """What requests have taken: seconds each, nanoseconds of processor time of the VMM that was asked together."""
+    """What requests have taken: seconds each, seconds of processor time of the VMM that was asked together."""
 
     def __init__(self):
         self.times, self.processor = [], 0

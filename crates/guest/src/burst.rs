@@ -7,13 +7,13 @@
 
 use std::{
     io,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use hearth_vmm::{
-    ProcessRecord,
+    Vm,
     jail::{Cgroups, Limits},
-    process::Process,
 };
 use nix::{time::clock_getcpuclockid, unistd::Pid};
 
@@ -23,24 +23,16 @@ const CREDIT: Duration = Duration::from_millis(250);
 const SHORTEST: Duration = Duration::from_millis(100);
 
 /// Has a guest stand back whenever it has used up its credit, until its process ends.
-pub(crate) fn watch(cgroups: Cgroups, name: String, limits: Limits, process: &ProcessRecord) {
-    let process = match Process::watch(process.clone()) {
-        Ok(Some(process)) => process,
-        Ok(None) => return,
-        Err(error) => {
-            tracing::warn!(%error, name, "a guest may burst before others");
-            return;
-        }
-    };
+pub(crate) fn watch(cgroups: Cgroups, name: String, limits: Limits, vm: Arc<dyn Vm>) {
     tokio::spawn(async move {
-        let pid = Pid::from_raw(process.record().pid);
+        let pid = Pid::from_raw(vm.process().pid);
         let Some(mut used_before) = used(pid) else { return };
         let mut waited_before = None;
         let mut credit = Credit::full(limits.cpus);
         let (mut looked, mut stands_back) = (Instant::now(), None);
         loop {
             tokio::select! {
-                () = process.ended() => return,
+                () = vm.ended() => return,
                 () = tokio::time::sleep(credit.lasts()) => {}
             }
             let Some(used_now) = used(pid) else { return };

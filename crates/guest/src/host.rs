@@ -295,7 +295,7 @@ impl Host {
         match started.await {
             Ok(vm) => {
                 let agent = Agent::new(slot.clone());
-                burst::watch(self.inner.cgroups.clone(), name.clone(), limits, vm.process());
+                burst::watch(self.inner.cgroups.clone(), name.clone(), limits, vm.clone());
                 Ok(Guest {
                     host: self.clone(),
                     name,
@@ -388,7 +388,7 @@ impl Host {
                 self.inner.cgroups.clone(),
                 record.name.clone(),
                 limits,
-                vm.process(),
+                vm.clone(),
             );
         }
         Ok(Some(Guest {
