@@ -117,9 +117,9 @@ bench: build prepare $(VENV)/.ready
 # Firecracker beside hearth, then hostile guests on it, in the nested host. Writes bench/results/*-kvm.json. Two processors: on one
 # the client, the daemon and the VMM of a launch take turns, and a bare one by a script has nobody to take turns with.
 bench-kvm: kvm-host hostile-module
-	tests/kvm-host/run --cpus 2 tests/kvm-host/bench lifecycle --vmm firecracker --rounds 10 --idle 1 10 30 --result /out/lifecycle-kvm.json
+	tests/kvm-host/run --cpus 2 tests/kvm-host/bench firecracker lifecycle --rounds 10 --idle 1 10 30 --result /out/lifecycle-kvm.json
 	cp target/kvm-host/out/lifecycle-kvm.json bench/results
-	tests/kvm-host/run --cpus 2 env HEARTH_TEST_DATA=/var/lib/hearth/on-disk tests/kvm-host/bench hostile --requests 20 --turns 8 --result /out/hostile-kvm.json
+	tests/kvm-host/run --cpus 2 env HEARTH_TEST_DATA=/var/lib/hearth/on-disk tests/kvm-host/bench firecracker hostile --requests 20 --turns 8 --result /out/hostile-kvm.json
 	cp target/kvm-host/out/hostile-kvm.json bench/results
 
 # Hostile tokens, subprotocols, ports and frames of the agent, an hour in all; `make test` looks at a few hundred of each.
