@@ -24,7 +24,7 @@ def build(hearth, source, name):
     """An image whose clones answer their snapshot's own number."""
     (source / "Dockerfile").write_text('FROM python:3.13\nCOPY server.py /\nCMD ["python3", "/server.py"]\n')
     (source / "server.py").write_text(SERVER)
-    hearth.cli("image", "build", str(source), "--name", name)
+    hearth.cli("image", "build", str(source), "--name", name, "--memory", "512")
 
 
 def change(manifest, edit):

@@ -98,7 +98,7 @@ mod tests {
     const MISSING: fn() -> Result<&'static str, VmmError> = || {
         Err(VmmError::Start {
             program: "firecracker".into(),
-            source: std::io::ErrorKind::NotFound.into(),
+            cause: std::io::ErrorKind::NotFound.into(),
         })
     };
 

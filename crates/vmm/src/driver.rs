@@ -159,12 +159,12 @@ pub struct Machine {
 #[derive(Debug, thiserror::Error)]
 pub enum VmmError {
     /// The VMM's program could not be started.
-    #[error("cannot start {program}: {source}. Install it, or name its path in the configuration")]
+    #[error("cannot start {program}: {cause}. Install it, or name its path in the configuration")]
     Start {
         /// The program.
         program: String,
         /// The system's error.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The VMM's program cannot be used.
     #[error("{program} cannot be used: {cause}")]
@@ -212,6 +212,15 @@ pub enum VmmError {
 }
 
 impl VmmError {
+    /// Wraps why a program could not be started.
+    pub(crate) fn start(program: &Path) -> impl Fn(io::Error) -> VmmError + use<> {
+        let program = program.display().to_string();
+        move |cause| VmmError::Start {
+            program: program.clone(),
+            cause,
+        }
+    }
+
     /// Wraps a system error with what was tried.
     pub fn io(context: impl Into<String>) -> impl FnOnce(io::Error) -> VmmError {
         let context = context.into();

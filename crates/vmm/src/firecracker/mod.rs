@@ -12,7 +12,7 @@ mod command;
 mod opening;
 mod vm;
 
-use std::{path::Path, process::Command, sync::Arc};
+use std::{io, path::Path, process::Command, sync::Arc};
 
 use async_trait::async_trait;
 
@@ -49,24 +49,21 @@ impl Firecracker {
 
     /// Asks the program for its version and fixes the platform.
     pub fn find(program: &Path) -> Result<Firecracker, VmmError> {
-        let start = |source| VmmError::Start {
-            program: program.display().to_string(),
-            source,
-        };
+        let start = VmmError::start(program);
         let unusable = |cause: String| VmmError::Unsupported {
             program: program.display().to_string(),
             cause,
         };
-        let found = locate(program).map_err(start)?;
+        let found = locate(program).map_err(&start)?;
         let ask = |question: &str| -> Result<String, VmmError> {
-            let output = Command::new(&found).arg(question).output().map_err(start)?;
+            let output = Command::new(&found).arg(question).output().map_err(&start)?;
             Ok(String::from_utf8_lossy(&output.stdout).into_owned())
         };
         let answer = ask("--version")?;
         let version = parse_version(&answer).ok_or_else(|| {
-            unusable(format!(
+            start(io::Error::other(format!(
                 "it does not tell its version; hearth needs Firecracker {SUPPORTED}"
-            ))
+            )))
         })?;
         if version.0 != MAJOR || version < OLDEST {
             return Err(unusable(format!(

@@ -20,11 +20,7 @@ const FIRST_FD: RawFd = 3;
 /// Starts a VMM in its jail. `inherited` get the descriptors 3, 4, … in the VMM; its words go to `log`, on
 /// standard output and standard error.
 pub(crate) async fn launch(spec: JailSpec, inherited: Vec<OwnedFd>, log: &Log) -> Result<Process, VmmError> {
-    let program = spec.program.clone();
-    let start = |source| VmmError::Start {
-        program: program.display().to_string(),
-        source,
-    };
+    let start = VmmError::start(&spec.program);
     let words = log.writer().map_err(VmmError::io("opening the VMM's log"))?;
     // Forking takes long in a large process: not on the executor's threads.
     let pid = tokio::task::spawn_blocking(move || run_launcher(&spec, &inherited, words))

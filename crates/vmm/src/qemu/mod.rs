@@ -45,18 +45,11 @@ impl Qemu {
 
     /// Asks the program for its version and fixes the platform.
     pub fn find(program: &Path, acceleration: Acceleration) -> Result<Qemu, VmmError> {
-        let output = Command::new(program)
-            .arg("--version")
-            .output()
-            .map_err(|source| VmmError::Start {
-                program: program.display().to_string(),
-                source,
-            })?;
+        let start = VmmError::start(program);
+        let output = Command::new(program).arg("--version").output().map_err(&start)?;
         let text = String::from_utf8_lossy(&output.stdout);
-        let version = parse_version(&text).ok_or_else(|| VmmError::Start {
-            program: program.display().to_string(),
-            source: io::Error::other("it does not tell its version"),
-        })?;
+        let version =
+            parse_version(&text).ok_or_else(|| start(io::Error::other("it does not tell its version")))?;
         let platform = Platform {
             driver: Qemu::NAME.into(),
             version: format!("{}.{}", version.0, version.1),
@@ -72,10 +65,7 @@ impl Qemu {
                 Acceleration::Tcg => CPU.into(),
             },
         };
-        let (program, runtime) = Runtime::find(program).map_err(|source| VmmError::Start {
-            program: program.display().to_string(),
-            source,
-        })?;
+        let (program, runtime) = Runtime::find(program).map_err(start)?;
         Ok(Qemu {
             program,
             platform,
