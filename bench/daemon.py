@@ -24,6 +24,8 @@ endpoint_listen = "127.0.0.1:9793"
 admin_listen = "127.0.0.1:9795"
 base = "{BASE}"
 first_user_id = 5000000
+# No build is measured; why one: tests/kvm-host/README.md, "Stalls".
+builder_vcpus = 1
 {more}
 [network]
 prefix = "hbench"
