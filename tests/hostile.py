@@ -47,9 +47,10 @@ def addresses():
 
 
 def processor_seconds(pid):
-    """Of all its threads."""
+    """Of all its threads, those that have ended included."""
     try:
-        return sum(int(task.read_text().split()[0]) for task in pathlib.Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
+        # clock_getcpuclockid(3), which Python has for threads alone.
+        return time.clock_gettime(~pid << 3 | 2)
     except OSError:
         return 0
 

@@ -117,8 +117,8 @@ def disk_of(hearth, directory, megabytes, tmp_path, elsewhere=()):
     subprocess.run(["mkfs.ext4", "-q", "-m", "0", file], check=True)
     mount.mkdir()
     subprocess.run(["mount", "-o", "loop", file, mount], check=True)
-    hearth.stop()
     try:
+        hearth.stop()
         for path in directory.iterdir():
             if path.name not in elsewhere:
                 subprocess.run(["cp", "-a", "--sparse=always", path, mount], check=True)
@@ -131,8 +131,7 @@ def disk_of(hearth, directory, megabytes, tmp_path, elsewhere=()):
             yield directory
         finally:
             hearth.stop()
-            # Whoever reads the daemon's log may have it open there.
-            subprocess.run(["umount", "--recursive", "--lazy", directory], check=True)
+            subprocess.run(["umount", "--recursive", directory], check=True)
     finally:
         subprocess.run(["umount", "--recursive", mount], check=True)
         hearth.start()
