@@ -20,6 +20,8 @@ GUEST_MAC, GATEWAY_MAC, EVERYBODY = bytes.fromhex("060064400002"), bytes.fromhex
 # What the frames of these attacks are known by.
 MARK = b"hearth-hostile"
 EVIL_MAC = bytes.fromhex("026666666666")
+# packet(7), which Python does not name.
+SOL_PACKET, PACKET_IGNORE_OUTGOING = 263, 23
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -202,10 +204,11 @@ def send(frames):
 
 
 class Sniffer:
-    """Frames that arrive at the link, from now on; those that leave are no part of it."""
+    """Frames that arrive at the link, from now on; those that leave are no part of it, nor do they take its room."""
 
     def __init__(self):
         self.raw, self.frames, self.ends = link(), [], False
+        self.raw.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
         self.raw.settimeout(0.1)
         self.thread = threading.Thread(target=self.listen)
         self.thread.start()
@@ -213,11 +216,9 @@ class Sniffer:
     def listen(self):
         while not self.ends:
             try:
-                data, origin = self.raw.recvfrom(2048)
+                self.frames.append(self.raw.recv(2048))
             except TimeoutError:
                 continue
-            if origin[2] != socket.PACKET_OUTGOING:
-                self.frames.append(data)
 
     def stop(self, after=0.5):
         time.sleep(after)
