@@ -1,7 +1,8 @@
 """What a request to a MicroVM costs while the one beside it attacks: p50 with and without each attack, in turns.
 
-Twice: on processors that all share, and with one for the attacker alone. Beside each ratio stands how much more processor time
-the same request took: two guests share caches and, with SMT, the processor's core, and there hearth has no say.
+Twice: on processors that all share, and with one for the attacker alone. A ratio is the median of those of all turns; between the
+quartiles beside it lies the half of them. The last column is how much more processor time the same request took: two guests share
+caches and, with SMT, the processor's core, and there hearth has no say.
 
 Prints a table and writes bench/results/hostile.json, or where `--result` says. Absolute times belong to the machine; the ratios are
 the result.
@@ -18,6 +19,7 @@ import statistics
 import sys
 import tempfile
 import time
+import typing
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "bench")]
@@ -77,7 +79,7 @@ class Client:
 def main():
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--requests", type=int, default=100, help="in each turn")
-    options.add_argument("--turns", type=int, default=6, help="of each attack")
+    options.add_argument("--turns", type=int, default=6, help="of each attack, two at least")
     options.add_argument("--vmm", choices=["auto", "qemu", "firecracker"], default="auto")
     options.add_argument("--attack", action="append", choices=ATTACKS, help="only this one; nothing is written then")
     options.add_argument("--result", type=pathlib.Path, default=ROOT / "bench/results/hostile.json")
@@ -88,8 +90,8 @@ def main():
         image = hostile.build(hearth, "hostile", pathlib.Path(directory))
         client = Client(hearth.run(image, idlePolicy=WAKES))
         time.sleep(3)
-        print(" " * 28 + "".join(f"{place:>40}" for place in ("shared", "apart")))
-        print(" " * 28 + "".join(f"{what:>10}" for what in ("quiet", "attacked", "ratio", "processor") * 2))
+        print(" " * 28 + "".join(f"{place:>60}" for place in ("shared", "apart")))
+        print(" " * 28 + "".join(f"{what:>10}" for what in ("quiet", "attacked", "ratio", "quartile", "quartile", "processor") * 2))
         asked = busiest(hearth, lambda: client.times(300))
         results = {name: measure(hearth, image, client, asked, name, options) for name in options.attack or ATTACKS}
     if not options.attack:
@@ -106,31 +108,34 @@ def busiest(hearth, work):
 
 
 def measure(hearth, image, client, asked, name, options):
-    """Medians of all requests, in short turns, so that a machine that is slower for a while is so for all: on all processors,
-    then with one processor for the attacker alone, each while it is stopped and while it attacks."""
+    """Compares in short turns, so that a machine that is slower for a while is so for both: on all processors, then with one
+    processor for the attacker alone, each while it is stopped and while it attacks."""
     attacker = hearth.run(image, idlePolicy=WAKES)
     do(attacker, f"detach(lambda: {ATTACKS[name]}, delay=0.2)")
     time.sleep(3)
     others = [pid for pid in hearth.processes() if pid != asked]
     its_own = {max(PROCESSORS)}
     places = {"shared": (PROCESSORS, PROCESSORS), "apart": (PROCESSORS - its_own, its_own)}
-    turns = {place: {signal.SIGSTOP: Taken(), signal.SIGCONT: Taken()} for place in places}
-    for _ in range(options.turns):
+    turns = {place: [] for place in places}
+    for turn in range(options.turns):
         for place, (ours, theirs) in places.items():
             run_on(ours, asked, hearth.pid, os.getpid())
             run_on(theirs, *others)
-            for number, taken in turns[place].items():
+            taken = {}
+            # Every other turn is the other way round: a machine that becomes slower is no attack.
+            for number in (signal.SIGSTOP, signal.SIGCONT)[:: (-1) ** turn]:
                 for pid in others:
                     os.kill(pid, number)
                 # An attack goes on for ever: the credit of processor time that its guest got by standing still is used up by then.
                 time.sleep(1.2)
                 client.times(5)
                 before = processor_seconds(asked)
-                taken.times += client.times(options.requests)
-                taken.processor += processor_seconds(asked) - before
+                times = client.times(options.requests)
+                taken[number] = Taken(statistics.median(times) * 1000, processor_seconds(asked) - before)
+            turns[place].append((taken[signal.SIGSTOP], taken[signal.SIGCONT]))
     run_on(PROCESSORS, asked, hearth.pid, os.getpid(), *others)
     attacker.terminate()
-    found = {place: compare(*taken.values()) for place, taken in turns.items()}
+    found = {place: compare(pairs) for place, pairs in turns.items()}
     print(f"{name:28}" + "".join(f"{value:10.2f}" for place in found.values() for value in place.values()), flush=True)
     return found
 
@@ -143,22 +148,26 @@ def run_on(processors, *pids):
                 os.sched_setaffinity(int(task), processors)
 
 
-class Taken:
-    """What requests have taken: seconds each, seconds of processor time of the VMM that was asked together."""
+class Taken(typing.NamedTuple):
+    """By the requests of one turn: milliseconds each (p50), seconds of processor time of the VMM that was asked together."""
 
-    def __init__(self):
-        self.times, self.processor = [], 0
+    p50: float
+    processor: float
 
 
-def compare(quiet, attacked):
+def compare(turns):
     """`processor`: how much more processor time the same request takes its VMM, which is how much slower the processor is."""
-    before, after = (statistics.median(taken.times) * 1000 for taken in (quiet, attacked))
-    return {
-        "quiet": round(before, 2),
-        "attacked": round(after, 2),
-        "ratio": round(after / before, 2),
-        "processor": round(attacked.processor / quiet.processor, 2),
+    ratios = [attacked.p50 / quiet.p50 for quiet, attacked in turns]
+    first, ratio, third = statistics.quantiles(ratios, n=4, method="inclusive")
+    found = {
+        "quiet": statistics.median(quiet.p50 for quiet, _ in turns),
+        "attacked": statistics.median(attacked.p50 for _, attacked in turns),
+        "ratio": ratio,
+        "first_quartile": first,
+        "third_quartile": third,
+        "processor": statistics.median(attacked.processor / quiet.processor for quiet, attacked in turns),
     }
+    return {name: round(value, 2) for name, value in found.items()}
 
 
 def machine():

@@ -63,12 +63,12 @@ pub enum GuestError {
         cause: String,
     },
     /// The system refused.
-    #[error("{context}: {source}")]
+    #[error("{context}: {cause}")]
     Io {
         /// What was tried.
         context: String,
         /// The system's error.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -76,7 +76,7 @@ impl GuestError {
     /// Wraps a system error with what was tried.
     pub fn io(context: impl Into<String>) -> impl FnOnce(io::Error) -> GuestError {
         let context = context.into();
-        move |source| GuestError::Io { context, source }
+        move |cause| GuestError::Io { context, cause }
     }
 
     /// Whether a snapshot is whole, but another node's: made by another VMM, processor, agent, kernel or
@@ -95,7 +95,7 @@ impl GuestError {
     pub fn is_disk_full(&self) -> bool {
         match self {
             GuestError::Vmm(error) => error.is_disk_full(),
-            GuestError::Io { source, .. } => source.kind() == io::ErrorKind::StorageFull,
+            GuestError::Io { cause, .. } => cause.kind() == io::ErrorKind::StorageFull,
             _ => false,
         }
     }

@@ -294,17 +294,8 @@ impl Host {
         };
         match started.await {
             Ok(vm) => {
-                let agent = Agent::new(slot.clone());
-                burst::watch(self.inner.cgroups.clone(), name.clone(), limits, vm.clone());
-                Ok(Guest {
-                    host: self.clone(),
-                    name,
-                    driver: self.inner.driver.platform().driver.clone(),
-                    limits: Some(limits),
-                    vm,
-                    slot,
-                    agent,
-                })
+                let driver = self.inner.driver.platform().driver.clone();
+                Ok(self.guest(name, driver, Some(limits), vm, slot))
             }
             Err(error) => {
                 self.clean(&name, slot).await;
@@ -382,24 +373,31 @@ impl Host {
             return Ok(None);
         };
         let slot = self.inner.network.adopt(&record.slot, egress).await?;
-        let agent = Agent::new(slot.clone());
-        if let Some(limits) = record.limits {
-            burst::watch(
-                self.inner.cgroups.clone(),
-                record.name.clone(),
-                limits,
-                vm.clone(),
-            );
+        let (name, driver) = (record.name.clone(), driver.to_owned());
+        Ok(Some(self.guest(name, driver, record.limits, vm, slot)))
+    }
+
+    /// The guest of a process that runs.
+    fn guest(
+        &self,
+        name: String,
+        driver: String,
+        limits: Option<Limits>,
+        vm: Arc<dyn Vm>,
+        slot: Slot,
+    ) -> Guest {
+        if let Some(limits) = limits {
+            burst::watch(self.inner.cgroups.clone(), name.clone(), limits, vm.clone());
         }
-        Ok(Some(Guest {
+        Guest {
             host: self.clone(),
-            name: record.name.clone(),
-            driver: driver.to_owned(),
-            limits: record.limits,
+            name,
+            driver,
+            limits,
             vm,
+            agent: Agent::new(slot.clone()),
             slot,
-            agent,
-        }))
+        }
     }
 
     /// Ends every VMM process of this node's run directory and removes every directory and network slot, but those of

@@ -88,7 +88,7 @@ pub(crate) fn adopt(config: &NetworkConfig, name: &str, egress: &Egress) -> Resu
         std::io::ErrorKind::NotFound => NetworkError::Unknown(name.into()),
         _ => NetworkError::Io {
             what: format!("opening the namespace {name}"),
-            source: error,
+            cause: error,
         },
     })?;
     namespace

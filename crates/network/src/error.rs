@@ -13,20 +13,20 @@ pub enum NetworkError {
     #[error("nft refused the rules (does the kernel have nf_tables, conntrack, fib and masquerade?): {0}")]
     Nft(String),
     /// A system call or a file under `/proc` or the state directory failed.
-    #[error("{what}: {source} (network namespaces need root, CAP_SYS_ADMIN and CAP_NET_ADMIN)")]
+    #[error("{what}: {cause} (network namespaces need root, CAP_SYS_ADMIN and CAP_NET_ADMIN)")]
     Io {
         /// What was being done.
         what: String,
         /// The kernel's answer.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The kernel refused a change of links, addresses or routes.
-    #[error("{what}: {source}")]
+    #[error("{what}: {cause}")]
     Netlink {
         /// What was being done.
         what: String,
         /// The kernel's answer.
-        source: rtnetlink::Error,
+        cause: rtnetlink::Error,
     },
     /// Every address pair of the configured range is in use.
     #[error("all {0} network slots of the address range are in use: widen `range` or end MicroVMs")]
@@ -52,7 +52,7 @@ pub(crate) trait While<T> {
 
 impl<T> While<T> for io::Result<T> {
     fn during(self, what: impl FnOnce() -> String) -> Result<T, NetworkError> {
-        self.map_err(|source| NetworkError::Io { what: what(), source })
+        self.map_err(|cause| NetworkError::Io { what: what(), cause })
     }
 }
 
@@ -60,13 +60,13 @@ impl<T> While<T> for nix::Result<T> {
     fn during(self, what: impl FnOnce() -> String) -> Result<T, NetworkError> {
         self.map_err(|errno| NetworkError::Io {
             what: what(),
-            source: errno.into(),
+            cause: errno.into(),
         })
     }
 }
 
 impl<T> While<T> for Result<T, rtnetlink::Error> {
     fn during(self, what: impl FnOnce() -> String) -> Result<T, NetworkError> {
-        self.map_err(|source| NetworkError::Netlink { what: what(), source })
+        self.map_err(|cause| NetworkError::Netlink { what: what(), cause })
     }
 }

@@ -100,9 +100,9 @@ pub(crate) async fn on_own_thread<T: Send + 'static>(
         .spawn(move || {
             let _ = send.send(work());
         })
-        .map_err(|source| NetworkError::Io {
+        .map_err(|cause| NetworkError::Io {
             what: "starting a thread".into(),
-            source,
+            cause,
         })?;
     receive.await.map_err(|_| NetworkError::WorkerLost)?
 }

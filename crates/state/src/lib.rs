@@ -26,14 +26,14 @@ pub enum StateError {
     #[error("the state database's schema: {0}")]
     Migration(#[from] sqlx::migrate::MigrateError),
     /// A record is not what this version of hearth writes.
-    #[error("record {id} of table {table} cannot be read: {source}")]
+    #[error("record {id} of table {table} cannot be read: {cause}")]
     Record {
         /// The table.
         table: &'static str,
         /// The record's id.
         id: String,
         /// What is wrong with it.
-        source: serde_json::Error,
+        cause: serde_json::Error,
     },
 }
 
@@ -182,10 +182,10 @@ impl Changes {
         account: &str,
         record: &impl Serialize,
     ) -> Result<Changes, StateError> {
-        let text = serde_json::to_string(record).map_err(|source| StateError::Record {
+        let text = serde_json::to_string(record).map_err(|cause| StateError::Record {
             table: table.name(),
             id: id.to_owned(),
-            source,
+            cause,
         })?;
         self.0.push(Change {
             table,
@@ -293,10 +293,10 @@ fn read<T: DeserializeOwned>(table: Table, rows: Vec<sqlx::sqlite::SqliteRow>) -
     rows.into_iter()
         .map(|row| {
             let (id, text): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-            serde_json::from_str(&text).map_err(|source| StateError::Record {
+            serde_json::from_str(&text).map_err(|cause| StateError::Record {
                 table: table.name(),
                 id,
-                source,
+                cause,
             })
         })
         .collect()

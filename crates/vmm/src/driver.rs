@@ -202,12 +202,12 @@ pub enum VmmError {
         cause: String,
     },
     /// The system refused.
-    #[error("{context}: {source}")]
+    #[error("{context}: {cause}")]
     Io {
         /// What was tried.
         context: String,
         /// The system's error.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -224,12 +224,12 @@ impl VmmError {
     /// Wraps a system error with what was tried.
     pub fn io(context: impl Into<String>) -> impl FnOnce(io::Error) -> VmmError {
         let context = context.into();
-        move |source| VmmError::Io { context, source }
+        move |cause| VmmError::Io { context, cause }
     }
 
     /// Whether the disk is full: the one failure of a suspend that the operator can mend.
     pub fn is_disk_full(&self) -> bool {
-        matches!(self, VmmError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
+        matches!(self, VmmError::Io { cause, .. } if cause.kind() == io::ErrorKind::StorageFull)
     }
 }
 

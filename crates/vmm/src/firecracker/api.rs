@@ -92,7 +92,7 @@ impl Api {
                 Ok(()) => Err(self.ended()),
                 Err(_) => Err(VmmError::Io {
                     context: format!("asking the VMM to {name}"),
-                    source: std::io::Error::other(error),
+                    cause: std::io::Error::other(error),
                 }),
             },
         }
