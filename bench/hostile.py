@@ -1,8 +1,9 @@
 """What a request to a MicroVM costs while the one beside it attacks: p50 with and without each attack, in turns.
 
 Twice: on processors that all share, and with one for the attacker alone. A ratio is the median of those of all turns; between the
-quartiles beside it lies the half of them. The last column is how much more processor time the same request took: two guests share
-caches and, with SMT, the processor's core, and there hearth has no say.
+quartiles beside it lies the half of them. `cpu` is how much more processor time the same request took: two guests share caches and,
+with SMT, the processor's core, and there hearth has no say. `back` are the turns in which the attacker had used up its credit of
+processor time, of all; `asked`, those in which the other guest had.
 
 Prints a table and writes bench/results/hostile.json, or where `--result` says. Absolute times belong to the machine; the ratios are
 the result.
@@ -27,7 +28,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "bench")]
 import hostile  # noqa: E402
 from daemon import bench_daemon  # noqa: E402
 from hostile import do, processor_seconds  # noqa: E402
-from support import WAKES  # noqa: E402
+from support import WAKES, stands_back  # noqa: E402
 
 # Each goes on until its MicroVM ends. 198.51.100.0/24 is nobody's (RFC 5737).
 ATTACKS = {
@@ -90,8 +91,8 @@ def main():
         image = hostile.build(hearth, "hostile", pathlib.Path(directory))
         client = Client(hearth.run(image, idlePolicy=WAKES))
         time.sleep(3)
-        print(" " * 28 + "".join(f"{place:>60}" for place in ("shared", "apart")))
-        print(" " * 28 + "".join(f"{what:>10}" for what in ("quiet", "attacked", "ratio", "quartile", "quartile", "processor") * 2))
+        print(" " * 26 + "".join(f"{place:>64}" for place in ("shared", "apart")))
+        print(" " * 26 + "".join(f"{what:>8}" for what in ("quiet", "attack", "ratio", "first", "third", "cpu", "back", "asked") * 2))
         asked = busiest(hearth, lambda: client.times(300))
         results = {name: measure(hearth, image, client, asked, name, options) for name in options.attack or ATTACKS}
     if not options.attack:
@@ -131,12 +132,13 @@ def measure(hearth, image, client, asked, name, options):
                 client.times(5)
                 before = processor_seconds(asked)
                 times = client.times(options.requests)
-                taken[number] = Taken(statistics.median(times) * 1000, processor_seconds(asked) - before)
+                back = any(map(stands_back, others)), stands_back(asked)
+                taken[number] = Taken(statistics.median(times) * 1000, processor_seconds(asked) - before, *back)
             turns[place].append((taken[signal.SIGSTOP], taken[signal.SIGCONT]))
     run_on(PROCESSORS, asked, hearth.pid, os.getpid(), *others)
     attacker.terminate()
     found = {place: compare(pairs) for place, pairs in turns.items()}
-    print(f"{name:28}" + "".join(f"{value:10.2f}" for place in found.values() for value in place.values()), flush=True)
+    print(f"{name:26}" + "".join(f"{value:8.2f}" for place in found.values() for value in place.values()), flush=True)
     return found
 
 
@@ -149,10 +151,13 @@ def run_on(processors, *pids):
 
 
 class Taken(typing.NamedTuple):
-    """By the requests of one turn: milliseconds each (p50), seconds of processor time of the VMM that was asked together."""
+    """By the requests of one turn: milliseconds each (p50), seconds of processor time of the VMM that was asked together, and
+    whether the attacker and the guest that was asked stood back behind others."""
 
     p50: float
     processor: float
+    back: bool
+    asked: bool
 
 
 def compare(turns):
@@ -166,6 +171,8 @@ def compare(turns):
         "first_quartile": first,
         "third_quartile": third,
         "processor": statistics.median(attacked.processor / quiet.processor for quiet, attacked in turns),
+        "attacker_stands_back": statistics.mean(attacked.back for _, attacked in turns),
+        "asked_stands_back": statistics.mean(attacked.asked for _, attacked in turns),
     }
     return {name: round(value, 2) for name, value in found.items()}
 

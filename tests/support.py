@@ -80,6 +80,30 @@ bytes_per_second_per_vcpu = 0
 """
 
 
+def groups(pid):
+    """Control groups of a process: (directory, controllers), the version-2 one without controllers' names."""
+    found = []
+    for line in pathlib.Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        root = pathlib.Path("/sys/fs/cgroup")
+        if not controllers and not (root / "cgroup.controllers").exists():
+            continue
+        directory = root / controllers if controllers else root
+        if (directory / path.lstrip("/")).exists():
+            found.append((directory / path.lstrip("/"), controllers))
+    return found
+
+
+def cpu_groups(pid):
+    return [directory for directory, _ in groups(pid) if (directory / "cpu.idle").exists()]
+
+
+def stands_back(pid):
+    """Whether a VMM's guest takes only the processor time that nobody else wants."""
+    (group,) = cpu_groups(pid)
+    return (group / "cpu.idle").read_text().strip() == "1"
+
+
 class Hearth:
     """A daemon with its data directory."""
 

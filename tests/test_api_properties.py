@@ -7,8 +7,6 @@ import random
 import socket
 import ssl
 
-import pytest
-
 import model
 
 IMAGES = "/2025-09-09/microvm-images"

@@ -223,7 +223,7 @@ def test_spoofed_sources_leave_no_guest(attacker, neighbour, outside, sources, s
     *others, last = watch.end()
     assert strangers(others) == []
     assert socket.inet_ntoa(last[26:30]) == outside.host, "what may leave has the host's address"
-    assert do(neighbour, f"[one.hex() for one in sniffer.stop() if MARK in one]") == []
+    assert do(neighbour, "[one.hex() for one in sniffer.stop() if MARK in one]") == []
 
 
 PROTOCOLS = {

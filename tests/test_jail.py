@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from support import wait_for
+from support import cpu_groups, groups, stands_back, wait_for
 
 
 def status(pid):
@@ -29,29 +29,6 @@ def vmm_of(hearth, pids_before):
 
 def in_jail(pid, path="/"):
     return pathlib.Path(f"/proc/{pid}/root{path}")
-
-
-def groups(pid):
-    """Control groups of a process: (directory, controllers), the version-2 one without controllers' names."""
-    found = []
-    for line in pathlib.Path(f"/proc/{pid}/cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        root = pathlib.Path("/sys/fs/cgroup")
-        if not controllers and not (root / "cgroup.controllers").exists():
-            continue
-        directory = root / controllers if controllers else root
-        if (directory / path.lstrip("/")).exists():
-            found.append((directory / path.lstrip("/"), controllers))
-    return found
-
-
-def cpu_groups(pid):
-    return [directory for directory, _ in groups(pid) if (directory / "cpu.idle").exists()]
-
-
-def stands_back(pid):
-    (group,) = cpu_groups(pid)
-    return (group / "cpu.idle").read_text().strip()
 
 
 # linux/capability.h; without it nobody can be told to be ended less readily than before.
@@ -194,7 +171,7 @@ def test_a_vmm_is_limited(hearth, vmm, microvm):
     assert limit(vmm, "Max file size") == [str(8 << 30)] * 2
     found = groups(vmm)
     # Whoever stands back has no weight.
-    wait_for("credit of processor time", lambda: stands_back(vmm) == "0")
+    wait_for("credit of processor time", lambda: not stands_back(vmm))
     guest_bytes = 2 << 30
     expected = {
         "cpu.max": "100000 100000", "cpu.weight": "25", "cpu.cfs_quota_us": "100000", "cpu.shares": "256",
@@ -215,17 +192,17 @@ def test_a_vmm_is_limited(hearth, vmm, microvm):
 def test_a_guest_that_computes_without_an_end_stands_back_behind_others_until_it_rests(hearth, microvm, vmm):
     weight = lambda: [(group / name).read_text() for group in cpu_groups(vmm) for name in ("cpu.weight", "cpu.shares")
                       if (group / name).exists()]
-    wait_for("rest", lambda: stands_back(vmm) == "0")
+    wait_for("rest", lambda: not stands_back(vmm))
     rested = weight()
     compute = "import subprocess; endless = subprocess.Popen(['python3', '-c', 'while True: pass'])"
     assert microvm.python(compute) == ""
-    wait_for("an end of its credit", lambda: stands_back(vmm) == "1")
+    wait_for("an end of its credit", lambda: stands_back(vmm))
     assert microvm.python("6 * 7") == "42"
     # The daemon that lets it stand back need not be the one that has it come forward.
     hearth.kill()
     hearth.start()
     assert microvm.python("endless.kill()") == ""
-    wait_for("rest", lambda: stands_back(vmm) == "0")
+    wait_for("rest", lambda: not stands_back(vmm))
     assert rested and weight() == rested
 
 

@@ -147,14 +147,14 @@ pub(crate) fn suspended_of(microvm_directory: &Path, number: u64) -> PathBuf {
 
 /// Whether a suspend is complete and the MicroVM's disk has not been written since.
 pub(crate) fn untouched(microvm_directory: &Path, suspended: &Path) -> bool {
-    let modified = |path: PathBuf| std::fs::metadata(path)?.modified();
-    match (
-        modified(scratch_of(microvm_directory)),
-        modified(suspended.join("delta")),
-    ) {
-        (Ok(disk), Ok(delta)) => disk <= delta,
-        _ => false,
-    }
+    written_since(microvm_directory, suspended) == Some(false)
+}
+
+/// Whether the MicroVM's disk has been written since a suspend; `None` where either is not to be found.
+pub(crate) fn written_since(microvm_directory: &Path, suspended: &Path) -> Option<bool> {
+    let modified = |path: PathBuf| std::fs::metadata(path).ok()?.modified().ok();
+    let disk = modified(scratch_of(microvm_directory))?;
+    Some(disk > modified(suspended.join("delta"))?)
 }
 
 #[cfg(test)]
@@ -169,6 +169,7 @@ mod tests {
         let (disk, suspended) = (scratch_of(directory.path()), suspended_of(directory.path(), 1));
         fs::write(&disk, "disk").expect("written");
         assert!(!untouched(directory.path(), &suspended), "not there");
+        assert_eq!(written_since(directory.path(), &suspended), None);
         fs::create_dir(&suspended).expect("made");
         fs::write(suspended.join("delta"), "delta").expect("written");
         assert!(untouched(directory.path(), &suspended));
@@ -176,5 +177,6 @@ mod tests {
         let disk = fs::File::options().write(true).open(disk).expect("opens");
         disk.set_modified(later).expect("set");
         assert!(!untouched(directory.path(), &suspended), "the guest went on");
+        assert_eq!(written_since(directory.path(), &suspended), Some(true));
     }
 }

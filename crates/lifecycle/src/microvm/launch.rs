@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     hooks::{HookName, enabled},
-    node::{scratch_of, suspended_of, untouched},
+    node::{scratch_of, suspended_of, written_since},
 };
 
 /// The reason of a MicroVM that this node failed to launch.
@@ -127,6 +127,11 @@ impl Task {
     pub(super) async fn resume(&mut self) -> Result<(), ApiError> {
         let resumed = self.try_resume().await;
         self.refill_pool();
+        self.settle(resumed).await
+    }
+
+    /// What comes of a resume: Running, or Suspended again.
+    async fn settle(&mut self, resumed: Result<(), Failure>) -> Result<(), ApiError> {
         match resumed {
             Ok(()) => {
                 self.running_again().await;
@@ -143,7 +148,9 @@ impl Task {
             }
             Err(Failure::Node(error)) => {
                 tracing::error!(microvm = self.record.id, %error, "a resume failed");
-                self.back_to_suspended().await;
+                // A VMM that fails may have let its guest run for a moment before.
+                let may_have_run = matches!(error, GuestError::Vmm(_));
+                self.back_to_suspended(may_have_run).await;
                 Err(match error.is_foreign() {
                     true => texts::microvm_of_another_node(&self.record.id, &error),
                     false => ApiError::internal(),
@@ -235,17 +242,10 @@ impl Task {
     /// A former daemon's resume: its guest runs already, or nothing has happened yet.
     pub(super) async fn finish_resume(&mut self) {
         let Some(guest) = self.guest.clone() else {
-            return self.back_to_suspended().await;
+            return self.back_to_suspended(false).await;
         };
-        match self.wake(&guest, true).await {
-            Ok(()) => self.running_again().await,
-            Err(Failure::Hook(reason)) => self.suspend_again(&reason).await,
-            Err(Failure::Terminated) => self.terminate(SUCCESS).await,
-            Err(Failure::Node(error)) => {
-                tracing::error!(microvm = self.record.id, %error, "a resume could not be finished");
-                self.back_to_suspended().await;
-            }
-        }
+        let woken = self.wake(&guest, true).await;
+        let _gate_tells = self.settle(woken).await;
     }
 
     /// Suspending → Running: the guest stood still and goes on as if nothing had been. One whose resume hook fails sleeps
@@ -286,11 +286,12 @@ impl Task {
     }
 
     /// Ends a guest that could not be resumed. The files of the suspend are as good as before unless it has written its disk.
-    pub(super) async fn back_to_suspended(&mut self) {
+    pub(super) async fn back_to_suspended(&mut self, may_have_run: bool) {
         let has_run = self.guest.is_some();
         self.drop_guest().await;
         let directory = self.node.microvm_directory(&self.record.id);
-        if has_run && !untouched(&directory, &suspended_of(&directory, self.record.suspends)) {
+        let written = written_since(&directory, &suspended_of(&directory, self.record.suspends));
+        if (has_run && written != Some(false)) || (may_have_run && written == Some(true)) {
             return self.terminate("The MicroVM could not be resumed.").await;
         }
         self.record.guest = None;

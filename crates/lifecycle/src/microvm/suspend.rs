@@ -84,7 +84,7 @@ impl Task {
             Ok(snapshot) => snapshot,
             Err(error) => {
                 tracing::error!(microvm = self.record.id, %error, "a MicroVM could not be suspended again");
-                return self.back_to_suspended().await;
+                return self.back_to_suspended(true).await;
             }
         };
         self.record.suspends += 1;
