@@ -36,7 +36,8 @@ base = "{BASE}"
 qemu = "{os.environ.get('HEARTH_TEST_QEMU', 'qemu-system-x86_64')}"
 first_user_id = {3000000 + 100000 * NUMBER}
 {VMM}
-listen_timeout_seconds = 5
+# Twice what users have: two daemons build at a time here, and an image whose server comes later is another test's.
+listen_timeout_seconds = 20
 admin_listen = "127.0.0.1:{9820 + NUMBER}"
 
 # Tests ask faster and move more than their small MicroVMs are meant to.

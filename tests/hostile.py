@@ -133,8 +133,10 @@ class LyingNames:
 
 
 class Sizes:
-    """The most bytes that a file in the guests' own directories took on the host's disk, while it is watched: but for the
-    clone of a scratch disk with which a process waits for its guest."""
+    """The most bytes that a file in the guests' own directories took on the host's disk, while it is watched: but for what hearth
+    puts there, the clone of a scratch disk with which a process waits for its guest, and device states."""
+
+    OF_HEARTH = ("scratch.img", "device-state", "saved-state", "loaded-state")
 
     def __init__(self, hearth):
         self.directory, self.most, self.ends = hearth.data / "run", 0, threading.Event()
@@ -147,7 +149,7 @@ class Sizes:
     def now(self):
         total = 0
         for path in self.directory.glob("*/*"):
-            if path.name == "scratch.img":
+            if path.name in self.OF_HEARTH:
                 continue
             with contextlib.suppress(OSError):
                 status = path.lstat()

@@ -38,6 +38,12 @@ def change(manifest, edit):
     return text
 
 
+def born(vm):
+    status, _, body = vm.request()
+    assert status == 200, (status, body)
+    return body
+
+
 def builds(hearth, image):
     return hearth.client().list_microvm_image_builds(imageIdentifier=hearth.arn(image), imageVersion="1.0")["items"]
 
@@ -46,8 +52,8 @@ def test_a_snapshot_of_another_vmm_is_refused_then_made_again_and_suspended_micr
     build(hearth, tmp_path, "rebuilt")
     client = hearth.client()
     kept, first = hearth.run("rebuilt"), hearth.run("rebuilt")
-    born = kept.request()[2]
-    assert first.request()[2] == born
+    first_born = born(kept)
+    assert born(first) == first_born
     first.terminate()
     kept.suspend()
     manifest = kept.manifest()
@@ -71,7 +77,7 @@ def test_a_snapshot_of_another_vmm_is_refused_then_made_again_and_suspended_micr
     wait_for("the new snapshot", lambda: builds(hearth, "rebuilt")[0]["buildState"] == "SUCCESSFUL", 120)
     assert "stateReason" not in builds(hearth, "rebuilt")[0]
     again = hearth.run("rebuilt")
-    assert again.request()[2] != born
+    assert born(again) != first_born
     again.terminate()
 
     # The old VMM is back.
@@ -79,7 +85,7 @@ def test_a_snapshot_of_another_vmm_is_refused_then_made_again_and_suspended_micr
     manifest.write_text(whole)
     hearth.start()
     kept.resume()
-    assert kept.request()[2] == born
+    assert born(kept) == first_born
     kept.terminate()
     hearth.delete_image("rebuilt")
     assert not manifest.parent.parent.exists()
@@ -88,7 +94,7 @@ def test_a_snapshot_of_another_vmm_is_refused_then_made_again_and_suspended_micr
 def test_with_another_kernel_launches_are_refused_until_the_new_snapshot_and_suspended_microvms_resume(hearth, tmp_path):
     build(hearth, tmp_path, "another-kernel")
     kept = hearth.run("another-kernel")
-    born = kept.request()[2]
+    first_born = born(kept)
     kept.suspend()
     manifest = kept.manifest()
 
@@ -99,14 +105,14 @@ def test_with_another_kernel_launches_are_refused_until_the_new_snapshot_and_sus
     assert code == "ConflictException" and "the snapshot's guest runs kernel 0.1, this node boots " in message
     # Its kernel lies in its memory.
     kept.resume()
-    assert kept.request()[2] == born
+    assert born(kept) == first_born
 
     wait_for("the new snapshot", lambda: builds(hearth, "another-kernel")[0]["buildState"] == "SUCCESSFUL", 120)
     new = hearth.run("another-kernel")
-    assert new.request()[2] != born
+    assert born(new) != first_born
     kept.suspend()
     kept.resume()
-    assert kept.request()[2] == born
+    assert born(kept) == first_born
     new.terminate()
     kept.terminate()
     hearth.delete_image("another-kernel")
