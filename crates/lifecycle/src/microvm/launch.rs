@@ -285,7 +285,8 @@ impl Task {
         }
     }
 
-    /// Ends a guest that could not be resumed. The files of the suspend are as good as before unless it has written its disk.
+    /// Ends a guest that could not be resumed. The files of the suspend are as good as before unless it has written its disk. Where
+    /// nobody knows whether one ran (`may_have_run`), missing files are no sign that it did: they may come back.
     pub(super) async fn back_to_suspended(&mut self, may_have_run: bool) {
         let has_run = self.guest.is_some();
         self.drop_guest().await;
