@@ -70,13 +70,14 @@ $(NODE)/.ready: tests/clients/package.json tests/clients/package-lock.json $(VEN
 
 test: check unit-tests builder-tests vm-tests test-kvm-core
 
+# What is compiled is shared as long as all these ask for the same features of the dependencies: none is for tests alone.
 check: target/.packages
 	cargo fmt --all -- --check
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
 	python3 scripts/licences.py
 
 unit-tests: target/.packages
-	cargo test --release --locked --workspace --quiet
+	cargo test --release --locked --workspace --quiet --lib --bins --tests
 
 # The builder's scripts, in the builder's own file system, on this host's kernel.
 builder-tests: prepare
@@ -87,8 +88,8 @@ hostile-module: prepare
 	tests/images/hostile/module/build target/hostile-module $(BASE)
 
 vm-tests: build prepare hostile-module $(VENV)/.ready $(NODE)/.ready
-	cargo build --release --locked -p hearth-cli --example story
-	$(VENV)/bin/python -m pytest tests -q -n 2 --dist loadfile
+	cargo build --release --locked -p hearth-daemon -p hearth-cli --example story
+	$(VENV)/bin/python -m pytest tests -q -n 2 --dist loadfile --instafail --durations=20
 
 # 200 suspends of one MicroVM and 1,000 launches from one snapshot; `make test` does a few.
 endurance: build prepare $(VENV)/.ready

@@ -60,6 +60,8 @@ def test_builds_read_the_prepared_bases_until_one_is_imported_and_newer_ones_are
         body = hearth.archive(Dockerfile=f'FROM {base}\nCMD ["sleep", "infinity"]\n')
         hearth.create_image(name, hearth.upload("on.zip", body))
         assert hearth.await_image(name)["state"] == state
+        # It is a snapshot of a program that listens to nothing, and its builder is told so.
+        assert ("Nothing listened within 20 s" in hearth.log_of(name)) == (state == "CREATED")
         hearth.delete_image(name)
     assert not own.exists()
 

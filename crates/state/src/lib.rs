@@ -37,6 +37,13 @@ pub enum StateError {
     },
 }
 
+impl StateError {
+    /// Whether the database was closed, because the daemon stops.
+    pub fn is_closed(&self) -> bool {
+        matches!(self, StateError::Database(sqlx::Error::PoolClosed))
+    }
+}
+
 /// A kind of resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Table {

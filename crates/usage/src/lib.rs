@@ -219,14 +219,19 @@ async fn flush_in_turn(inner: Weak<Inner>, retention: Duration) {
         tokio::time::sleep(FLUSH_EVERY).await;
         let Some(inner) = inner.upgrade() else { return };
         let usage = Usage { inner };
-        if let Err(error) = usage.flush().await {
-            tracing::error!(%error, "usage could not be written down; it is tried again");
+        match usage.flush().await {
+            // Whoever closed it had the meters written down before.
+            Err(error) if error.is_closed() => return,
+            Err(error) => tracing::error!(%error, "usage could not be written down; it is tried again"),
+            Ok(_) => {}
         }
         let now = Timestamp::now().as_millis();
         let oldest = i64::try_from(retention.as_millis()).map_or(0, |kept| (now - kept) / HOUR_MS);
         let (first, end) = (Record::first_id(0), Record::first_id(oldest.max(0)));
-        if let Err(error) = usage.inner.state.remove_range(Table::Usage, &first, &end).await {
-            tracing::error!(%error, "old usage records could not be removed");
+        match usage.inner.state.remove_range(Table::Usage, &first, &end).await {
+            Err(error) if error.is_closed() => return,
+            Err(error) => tracing::error!(%error, "old usage records could not be removed"),
+            Ok(_) => {}
         }
     }
 }

@@ -177,7 +177,10 @@ impl Drop for World {
 impl World {
     /// A gateway before `one.vm.localhost` (microvm-one) and `two.vm.localhost` (microvm-two).
     pub async fn start() -> World {
-        World::start_with(GatewayConfig::new(DOMAIN)).await
+        let mut config = GatewayConfig::new(DOMAIN);
+        // Some clients here read until the gateway closes a connection that it might keep.
+        config.request_header_timeout = Duration::from_secs(5);
+        World::start_with(config).await
     }
 
     pub async fn start_with(config: GatewayConfig) -> World {

@@ -111,7 +111,7 @@ async fn make_ready(
     guest: &Guest,
     application: hearth_agent_protocol::Application,
     hooks: Option<&Hooks>,
-    log: Option<LogWriter>,
+    mut log: Option<LogWriter>,
 ) -> Result<(), SnapshotError> {
     let agent = guest.agent();
     match agent.start(application).await {
@@ -123,31 +123,39 @@ async fn make_ready(
             Some(hook) => hook
                 .call_until_ready(agent)
                 .await?
+                .map(|()| true)
                 .map_err(SnapshotError::Application),
             // Without a hook: when something listens, or after a while (spec section 34, question 2).
-            None => Ok(agent.await_listener(node.config.listen_timeout).await.map(drop)?),
+            None => Ok(agent.await_listener(node.config.listen_timeout).await?),
         }
     };
-    tokio::select! {
-        ended = follow(agent.clone(), log) => Err(SnapshotError::Application(ended?)),
+    let is_ready = tokio::select! {
+        ended = follow(agent.clone(), &mut log) => Err(SnapshotError::Application(ended?)),
         ready = ready => ready,
     }?;
+    if let (false, Some(log)) = (is_ready, &log) {
+        log.line(&format!(
+            "Nothing listened within {} s: the snapshot is taken now, and what runs may not be ready in it. \
+             Cure: a /ready hook, or a longer listen_timeout_seconds in hearthd.toml.",
+            node.config.listen_timeout.as_secs()
+        ));
+    }
     agent.freeze(Freeze { for_image: true }).await?;
     Ok(())
 }
 
 /// Logs the application's output; returns the reason when the application ends.
-async fn follow(agent: Agent, mut log: Option<LogWriter>) -> Result<String, SnapshotError> {
+async fn follow(agent: Agent, log: &mut Option<LogWriter>) -> Result<String, SnapshotError> {
     let mut output = agent.output(0).await?;
     loop {
         match output.next().await? {
             Some(Output::Stdout(bytes) | Output::Stderr(bytes)) => {
-                if let Some(log) = &mut log {
+                if let Some(log) = log {
                     log.write(&bytes);
                 }
             }
             Some(Output::Exited(status)) => {
-                if let Some(log) = &mut log {
+                if let Some(log) = log {
                     let _the_log_reports_it = log.flush().await;
                 }
                 return Ok(format!("Container Stopped with Exit Code: {}", status.code()));
@@ -163,7 +171,7 @@ pub(super) async fn validate(
     snapshot: &Snapshot,
     surroundings: &Surroundings,
     hooks: Option<&Hooks>,
-    log: Option<LogWriter>,
+    mut log: Option<LogWriter>,
 ) -> Result<(), SnapshotError> {
     let Some(hook) = enabled(hooks, HookName::Validate) else {
         return Ok(());
@@ -184,7 +192,7 @@ pub(super) async fn validate(
     let result = async {
         guest.agent().thaw(true).await?;
         let ended = async {
-            let reason = follow(guest.agent().clone(), log).await?;
+            let reason = follow(guest.agent().clone(), &mut log).await?;
             Err(SnapshotError::Application(reason))
         };
         tokio::select! {

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use super::{CPU, Qemu, runtime};
+use super::{Qemu, cpu_model, runtime};
 use crate::{
     driver::{Acceleration, Disk, Kernel, Machine},
     jail::{Bind, Device, JailSpec, NetworkOf, bind_disks, disk_place},
@@ -87,7 +87,7 @@ fn arguments(qemu: &Qemu, machine: &Machine) -> Vec<OsString> {
         "{},memory-backend=memory,usb=off,vmport=off,smm=off,sata=off,smbus=off,i8042=off,dump-guest-core=off,mem-merge=off",
         qemu.platform.machine
     ));
-    arguments.pair("-cpu", CPU);
+    arguments.pair("-cpu", cpu_model(qemu.platform.acceleration));
     match qemu.platform.acceleration {
         Acceleration::Kvm => arguments.pair("-accel", "kvm"),
         Acceleration::Tcg => arguments.pair("-accel", format!("tcg,tb-size={TRANSLATION_CACHE_MIB}")),

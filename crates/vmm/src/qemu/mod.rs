@@ -27,8 +27,14 @@ use crate::{
 const READ_ONLY_MEMORY_SINCE: (u32, u32) = (9, 0);
 /// The machine type of every guest: the newest that QEMU 7.2 (Debian 12) and 10 (Debian 13) both have.
 const MACHINE: &str = "pc-q35-7.2";
-/// The CPU model of every guest: x86-64-v3 as far as the accelerator has it.
-const CPU: &str = "Haswell-v4";
+/// The CPU model of a guest: x86-64-v3 as far as the accelerator has it. With `erms` a guest moves and clears memory by `rep movsb`
+/// and `rep stosb`, which a processor does by lines and translated code byte by byte.
+const fn cpu_model(acceleration: Acceleration) -> &'static str {
+    match acceleration {
+        Acceleration::Kvm => "Haswell-v4",
+        Acceleration::Tcg => "Haswell-v4,-erms",
+    }
+}
 
 /// The QEMU driver.
 #[derive(Debug, Clone)]
@@ -60,9 +66,9 @@ impl Qemu {
                 Acceleration::Kvm => {
                     let host =
                         cpu::fingerprint().map_err(VmmError::io("reading this machine's processor"))?;
-                    format!("{CPU} on {host}")
+                    format!("{} on {host}", cpu_model(acceleration))
                 }
-                Acceleration::Tcg => CPU.into(),
+                Acceleration::Tcg => cpu_model(acceleration).into(),
             },
         };
         let (program, runtime) = Runtime::find(program).map_err(start)?;
