@@ -29,7 +29,7 @@ NUMBER = 2 * int(os.environ.get("HEARTH_TEST_NUMBER", "0")) + WORKER
 # Where a build takes minutes, the data directory is kept here from one run to the next as soon as the interpreter is built.
 KEPT = os.environ.get("HEARTH_TEST_KEPT") and pathlib.Path(os.environ["HEARTH_TEST_KEPT"])
 # How many times longer than on a quiet machine of its own everything may take.
-PATIENCE = float(os.environ.get("HEARTH_TEST_PATIENCE", "1"))
+PATIENCE = float(os.environ.get("HEARTH_TEST_PATIENCE", "2"))
 
 
 def wait_for(what, condition, seconds=60, pause=0.05):

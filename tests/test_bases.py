@@ -56,7 +56,7 @@ def test_builds_read_the_prepared_bases_until_one_is_imported_and_newer_ones_are
     own.unlink()
     hearth.start()
     for base, state in (("debian:13", "CREATED"), ("tiny:1", "CREATE_FAILED")):
-        name = "on-" + base.partition(":")[0]
+        name = "sleeps-on-" + base.partition(":")[0]
         body = hearth.archive(Dockerfile=f'FROM {base}\nCMD ["sleep", "infinity"]\n')
         hearth.create_image(name, hearth.upload("on.zip", body))
         assert hearth.await_image(name)["state"] == state
