@@ -219,11 +219,8 @@ async fn flush_in_turn(inner: Weak<Inner>, retention: Duration) {
         tokio::time::sleep(FLUSH_EVERY).await;
         let Some(inner) = inner.upgrade() else { return };
         let usage = Usage { inner };
-        match usage.flush().await {
-            // Whoever closed it had the meters written down before.
-            Err(error) if error.is_closed() => return,
-            Err(error) => tracing::error!(%error, "usage could not be written down; it is tried again"),
-            Ok(_) => {}
+        if let Err(error) = usage.flush().await {
+            tracing::error!(%error, "usage could not be written down; it is tried again");
         }
         let now = Timestamp::now().as_millis();
         let oldest = i64::try_from(retention.as_millis()).map_or(0, |kept| (now - kept) / HOUR_MS);
