@@ -56,20 +56,18 @@ impl Qemu {
         let text = String::from_utf8_lossy(&output.stdout);
         let version =
             parse_version(&text).ok_or_else(|| start(io::Error::other("it does not tell its version")))?;
+        let mut cpu = cpu_model(acceleration).to_owned();
+        if acceleration == Acceleration::Kvm {
+            // What the processor does not have, the guest does not get.
+            let host = cpu::fingerprint().map_err(VmmError::io("reading this machine's processor"))?;
+            cpu = format!("{cpu} on {host}");
+        }
         let platform = Platform {
             driver: Qemu::NAME.into(),
             version: format!("{}.{}", version.0, version.1),
             acceleration,
             machine: MACHINE.into(),
-            cpu: match acceleration {
-                // What the processor does not have, the guest does not get.
-                Acceleration::Kvm => {
-                    let host =
-                        cpu::fingerprint().map_err(VmmError::io("reading this machine's processor"))?;
-                    format!("{} on {host}", cpu_model(acceleration))
-                }
-                Acceleration::Tcg => cpu_model(acceleration).into(),
-            },
+            cpu,
         };
         let (program, runtime) = Runtime::find(program).map_err(start)?;
         Ok(Qemu {
