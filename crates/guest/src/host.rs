@@ -181,6 +181,8 @@ impl Host {
 
     /// Boots a guest and waits for its agent.
     pub async fn boot(&self, boot: &Boot<'_>) -> Result<Guest, GuestError> {
+        let memory = memory_path(boot.directory);
+        disk::create(&memory, boot.shape.memory_bytes).map_err(GuestError::io("making guest memory"))?;
         let kernel = Kernel {
             image: self.inner.config.base.kernel.clone(),
             elf: self.inner.config.base.kernel_elf.clone(),
@@ -190,8 +192,9 @@ impl Host {
         let files = std::iter::once(scratch_path(boot.directory)).chain(boot.more_disks.iter().cloned());
         disks.extend(disks_after_root(boot.shape, files));
         let memory = Memory {
-            path: memory_path(boot.directory),
+            path: memory,
             bytes: boot.shape.memory_bytes,
+            shared: true,
         };
         let guest = self
             .start(memory, boot.shape.vcpus, disks, Some(kernel), boot.egress)
@@ -231,6 +234,12 @@ impl Host {
             0o640
         };
         tokio::task::spawn_blocking(move || {
+            let memory = fs::File::options()
+                .read(true)
+                .write(true)
+                .open(memory_path(&directory))?;
+            hearth_vmm::memory::punch_zero_pages(&memory)?;
+            memory.sync_all()?;
             let scratch = scratch_path(&directory);
             fs::File::open(&scratch)?.sync_all()?;
             disk::give(&scratch, Some(0), Some(0), 0o600)?;
@@ -253,6 +262,7 @@ impl Host {
         let memory = Memory {
             path: snapshot.memory(),
             bytes: shape.memory_bytes,
+            shared: false,
         };
         let guest = self
             .start(memory, shape.vcpus, disks, None, &Egress::internet())
@@ -307,6 +317,9 @@ impl Host {
         let files = || -> io::Result<()> {
             fs::create_dir(directory)?;
             disk::give(directory, Some(user_id), Some(user_id), 0o700)?;
+            if memory.shared {
+                disk::give(&memory.path, Some(user_id), Some(user_id), 0o600)?;
+            }
             for disk in &disks {
                 if let Some(path) = &disk.path {
                     self.give_disk(path, disk.read_only, user_id)?;

@@ -58,14 +58,16 @@ impl fmt::Display for Platform {
     }
 }
 
-/// Guest memory.
+/// Guest memory: a file mapped at guest address 0.
 #[derive(Debug, Clone)]
 pub struct Memory {
-    /// A file as long as the guest's memory. Each clone of an image maps it, and its writes stay private. A guest that is
-    /// booted has no file: it is made when the device state is saved.
+    /// The file; as long as the guest's memory.
     pub path: PathBuf,
     /// Size in bytes.
     pub bytes: u64,
+    /// `true` while an image is made: the file holds the guest's memory once its device state was saved. `false` for its
+    /// clones: their writes stay private.
+    pub shared: bool,
 }
 
 /// A raw disk.
@@ -271,7 +273,8 @@ pub trait Vm: Send + Sync + 'static {
     /// Whether the CPUs run.
     async fn execution(&self) -> Result<Execution, VmmError>;
 
-    /// Saves the device state of a paused guest to a new file at `to`, durably, and so the memory of one that was booted.
+    /// Saves the device state of a paused guest to a new file at `to`, durably. The memory file of a guest that was booted
+    /// is then complete, too.
     async fn save_device_state(&self, to: &Path) -> Result<(), VmmError>;
 
     /// Saves the pages a paused guest has written since it was restored from `base` to a new file at `to`, durably.

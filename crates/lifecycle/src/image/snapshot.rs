@@ -85,7 +85,7 @@ pub(super) async fn take(
     Ok(node.host.snapshot(guest, &boot).await?)
 }
 
-/// A full disk, if it is one: what a guest is refused there is only an error of its scratch disk to it.
+/// A full disk, if it is one: a VMM whose memory file finds no room there is ended by the kernel, without a word.
 fn blame(error: SnapshotError, directory: &Path) -> SnapshotError {
     match (error, disk::has_room(directory)) {
         (SnapshotError::Node(_), Err(full)) => SnapshotError::Io(full),

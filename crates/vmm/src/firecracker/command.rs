@@ -42,12 +42,13 @@ pub(super) fn landmark() -> (u64, Vec<u8>) {
 /// The jail with everything that the machine needs, and no more.
 pub(super) fn jail(firecracker: &Firecracker, machine: &Machine) -> JailSpec {
     let mut binds = firecracker.files.to_vec();
-    match &machine.boot {
-        Some(kernel) => {
-            binds.push(Bind::read_only(&kernel.elf, KERNEL));
-            binds.push(Bind::read_only(&kernel.initramfs, INITRAMFS));
-        }
-        None => binds.push(Bind::read_only(&machine.memory.path, MEMORY)),
+    let memory = &machine.memory;
+    if !memory.shared {
+        binds.push(Bind::read_only(&memory.path, MEMORY));
+    }
+    if let Some(kernel) = &machine.boot {
+        binds.push(Bind::read_only(&kernel.elf, KERNEL));
+        binds.push(Bind::read_only(&kernel.initramfs, INITRAMFS));
     }
     let places = bind_disks(&machine.disks, &mut binds);
     let device = |path: &str, number| Device {
@@ -217,6 +218,7 @@ mod tests {
             memory: Memory {
                 path: "/memory".into(),
                 bytes: 1 << 30,
+                shared: true,
             },
             disks: vec![disk(true), disk(false)],
             disk_limits,

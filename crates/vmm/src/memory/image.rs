@@ -1,11 +1,6 @@
 //! The memory file of an image, from a guest whose memory has no file.
 
-use std::{
-    fs::File,
-    io,
-    os::unix::fs::{FileExt, OpenOptionsExt},
-    path::Path,
-};
+use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
 
 use super::{
     PAGE_BYTES,
@@ -14,15 +9,12 @@ use super::{
     sparse::is_zero,
 };
 
-/// Writes a paused guest's memory to a file of its length, durably. Zero pages are holes.
+/// Writes a paused guest's memory into an empty sparse file of the same length. Zero pages stay holes.
 pub fn save(space: &GuestSpace, to: &Path) -> io::Result<()> {
-    let file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(to)?;
-    file.set_len(space.bytes())?;
+    let file = File::options().write(true).open(to)?;
+    if file.metadata()?.len() != space.bytes() {
+        return Err(io::Error::other("the memory file is not as long as memory"));
+    }
     let mut buffer = vec![0; BATCH_PAGES as usize * PAGE_BYTES];
     for run in space.written()? {
         for (first, count) in batches(run) {
@@ -74,6 +66,7 @@ mod tests {
         }
         memory[600 * PAGE_BYTES] = 0;
         let file = tempfile::NamedTempFile::new().expect("temp file");
+        file.as_file().set_len(length.get() as u64).expect("room");
         let find = |mark: &[u8]| {
             let low = [length.get() as u64];
             GuestSpace::find_anonymous(std::process::id() as i32, low[0], &low, (5000, mark))

@@ -10,7 +10,7 @@ pub use delta::{DeltaReader, DeltaSummary, FORMAT_VERSION, save as save_delta};
 pub use image::save as save_image;
 pub use pagemap::{PageRun, written_pages};
 pub use space::GuestSpace;
-pub use sparse::{DataExtents, checksum};
+pub use sparse::{DataExtents, checksum, punch_zero_pages};
 
 /// Size of a page in bytes.
 pub const PAGE_BYTES: usize = 4096;

@@ -4,6 +4,7 @@ use std::{fs::File, io, os::unix::fs::FileExt};
 
 use nix::{
     errno::Errno,
+    fcntl::{FallocateFlags, fallocate},
     unistd::{Whence, lseek},
 };
 
@@ -49,6 +50,32 @@ impl DataExtents {
     }
 }
 
+/// Turns every run of zero pages into a hole. Returns the bytes of data left.
+pub fn punch_zero_pages(file: &File) -> io::Result<u64> {
+    let mut buffer = vec![0; 256 * PAGE_BYTES];
+    for (start, end) in DataExtents::of(file)?.iter() {
+        let mut hole: Option<u64> = None;
+        let mut at = start - start % PAGE_BYTES as u64;
+        while at < end {
+            let wanted = ((end - at) as usize).min(buffer.len());
+            file.read_exact_at(&mut buffer[..wanted], at)?;
+            for (index, page) in buffer[..wanted].chunks(PAGE_BYTES).enumerate() {
+                let offset = at + (index * PAGE_BYTES) as u64;
+                if is_zero(page) {
+                    hole.get_or_insert(offset);
+                } else if let Some(hole) = hole.take() {
+                    punch(file, hole, offset)?;
+                }
+            }
+            at += wanted as u64;
+        }
+        if let Some(hole) = hole {
+            punch(file, hole, end)?;
+        }
+    }
+    Ok(DataExtents::of(file)?.bytes())
+}
+
 /// Checksum of a file's content and where it lies; the same whether a zero page is a hole or not. Reads only data.
 pub fn checksum(file: &File) -> io::Result<u32> {
     let mut checksum = crc32fast::Hasher::new();
@@ -84,20 +111,28 @@ pub(super) fn is_zero(bytes: &[u8]) -> bool {
     head.iter().chain(tail).all(|byte| *byte == 0) && body.iter().all(|word| *word == 0)
 }
 
+fn punch(file: &File, start: u64, end: u64) -> io::Result<()> {
+    let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    Ok(fallocate(file, flags, start as i64, (end - start) as i64)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn what_holds_data_is_told_from_holes() {
+    fn zero_pages_become_holes_and_content_stays() {
         let file = tempfile::tempfile().expect("temp file");
-        file.set_len(600 * PAGE_BYTES as u64).expect("room");
+        let mut content = vec![0u8; 600 * PAGE_BYTES];
         for page in [0, 1, 77, 300, 599] {
-            file.write_all_at(&[1], page * PAGE_BYTES as u64 + page)
-                .expect("written");
+            content[page * PAGE_BYTES + page] = 1;
         }
+        file.write_all_at(&content, 0).expect("written");
+        assert_eq!(punch_zero_pages(&file).expect("punched"), 5 * PAGE_BYTES as u64);
+        let mut back = vec![1; content.len()];
+        file.read_exact_at(&mut back, 0).expect("read");
+        assert!(back == content);
         let extents = DataExtents::of(&file).expect("extents");
-        assert_eq!(extents.bytes(), 5 * PAGE_BYTES as u64);
         assert!(extents.touches(77 * 4096 + 5, 77 * 4096 + 6) && !extents.touches(78 * 4096, 300 * 4096));
     }
 

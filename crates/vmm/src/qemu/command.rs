@@ -32,16 +32,15 @@ const LARGEST_OWN_FILE: u64 = 64 << 20;
 /// The jail with everything that the machine needs, and no more.
 pub(super) fn jail(qemu: &Qemu, machine: &Machine) -> JailSpec {
     let mut binds = qemu.runtime.files.clone();
-    match &machine.boot {
-        Some(kernel) => {
-            binds.push(Bind::read_only(&kernel.image, KERNEL));
-            binds.push(Bind::read_only(&kernel.initramfs, INITRAMFS));
-        }
-        None => binds.push(Bind {
-            from: machine.memory.path.clone(),
-            to: MEMORY.into(),
-            writable: !qemu.maps_read_only_memory(),
-        }),
+    let memory = &machine.memory;
+    binds.push(Bind {
+        from: memory.path.clone(),
+        to: MEMORY.into(),
+        writable: memory.shared || !qemu.maps_read_only_memory(),
+    });
+    if let Some(kernel) = &machine.boot {
+        binds.push(Bind::read_only(&kernel.image, KERNEL));
+        binds.push(Bind::read_only(&kernel.initramfs, INITRAMFS));
     }
     let places = bind_disks(&machine.disks, &mut binds);
     let device = |path: &str, number| Device {
@@ -161,15 +160,13 @@ pub(super) fn disk_backend(index: usize) -> String {
 }
 
 fn memory_backend(qemu: &Qemu, machine: &Machine) -> String {
-    let common = format!(
-        "id=memory,size={}B,share=off,prealloc=off,reserve=off",
-        machine.memory.bytes
+    let memory = &machine.memory;
+    let mut backend = format!(
+        "memory-backend-file,id=memory,prealloc=off,reserve=off,align={MEMORY_ALIGNMENT},mem-path={MEMORY},size={}B,share={}",
+        memory.bytes,
+        on_off(memory.shared)
     );
-    if machine.boot.is_some() {
-        return format!("memory-backend-ram,{common}");
-    }
-    let mut backend = format!("memory-backend-file,{common},align={MEMORY_ALIGNMENT},mem-path={MEMORY}");
-    if qemu.maps_read_only_memory() {
+    if !memory.shared && qemu.maps_read_only_memory() {
         backend.push_str(",readonly=on,rom=off");
     }
     backend

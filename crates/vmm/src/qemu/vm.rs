@@ -15,10 +15,10 @@ use super::{
     monitor::{AddFileNode, Monitor, ReopenRawNode, Throttle},
 };
 use crate::{
-    driver::{Disk, DiskLimits, Execution, Machine, Memory, Vm, VmmError},
+    driver::{Disk, DiskLimits, Execution, Machine, Vm, VmmError},
     jail::{self, launch},
     log::Log,
-    memory::{DeltaReader, DeltaSummary, GuestSpace, save_image},
+    memory::{DeltaReader, DeltaSummary, GuestSpace},
     process::{Process, ProcessRecord, take_over},
     saving::Saving,
 };
@@ -31,8 +31,6 @@ pub(crate) struct QemuVm {
     process: Process,
     monitor: Monitor,
     log: Log,
-    /// After a cold boot: where its memory is to be written to.
-    booted: Option<Memory>,
     saving: Saving,
     /// The base of guest memory and our end of the socket for device state, until the guest was restored.
     fresh: Mutex<Option<(PathBuf, UnixStream)>>,
@@ -67,16 +65,12 @@ impl QemuVm {
                 return Err(error);
             }
         };
-        let (booted, fresh) = match machine.boot {
-            Some(_) => (Some(machine.memory), None),
-            None => (None, Some((machine.memory.path, ours))),
-        };
+        let fresh = machine.boot.is_none().then_some((machine.memory.path, ours));
         Ok(QemuVm {
             directory: machine.directory,
             process,
             monitor,
             log,
-            booted,
             saving: Saving::default(),
             fresh: Mutex::new(fresh),
             disks: machine.disks,
@@ -91,7 +85,6 @@ impl QemuVm {
             process,
             monitor,
             log,
-            booted: None,
             saving: Saving::default(),
             fresh: Mutex::new(None),
             disks: Vec::new(),
@@ -201,16 +194,9 @@ impl Vm for QemuVm {
                 filename: STATE_FILE.into(),
             })
             .await?;
-        let (to, booted, pid) = (to.to_owned(), self.booted.clone(), self.process.record().pid);
-        turn.work("saving device state", move |_| {
-            if let Some(memory) = booted {
-                // It is in one part, whatever the guest has at which address.
-                let space = GuestSpace::find_anonymous(pid, memory.bytes, &[], (0, b""))?;
-                save_image(&space, &memory.path)?;
-            }
-            take_over(&own, &to)
-        })
-        .await
+        let to = to.to_owned();
+        turn.work("saving device state", move |_| take_over(&own, &to))
+            .await
     }
 
     async fn save_delta(&self, base: &Path, to: &Path) -> Result<DeltaSummary, VmmError> {
