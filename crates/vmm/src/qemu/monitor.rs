@@ -4,7 +4,7 @@ use std::{
     io,
     path::Path,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Weak},
     task::{Context, Poll, ready},
 };
 
@@ -22,7 +22,7 @@ use tokio::{
 
 use crate::{
     driver::{Disk, DiskLimits, VmmError},
-    process::connect_when_there,
+    process::{Process, connect_when_there},
 };
 
 /// The largest limit that QEMU takes.
@@ -31,16 +31,19 @@ const LARGEST_LIMIT: u64 = 1_000_000_000_000_000;
 /// Bytes of the longest answer that is read; those that hearth asks for have a few hundred.
 const LONGEST_LINE: usize = 1 << 20;
 
-/// Commands and the one event that matters: the guest runs.
+type Service = QapiService<QmpStreamTokio<WriteHalf<UnixStream>>>;
+
+/// Commands and the two events that matter: the guest runs, the guest stands still.
 pub(super) struct Monitor {
-    service: Arc<QapiService<QmpStreamTokio<WriteHalf<UnixStream>>>>,
+    service: Arc<Service>,
     /// Number of times the guest was seen to start or go on.
     resumed: watch::Receiver<u64>,
 }
 
 impl Monitor {
-    /// Connects to a process that is starting (the socket may not be there yet) or runs already.
-    pub(super) async fn connect(socket: &Path) -> Result<Monitor, VmmError> {
+    /// Connects to a process that is starting (the socket may not be there yet) or runs already. One that can never run its
+    /// guest again is ended.
+    pub(super) async fn connect(socket: &Path, process: &Process) -> Result<Monitor, VmmError> {
         let stream = connect_when_there(socket)
             .await
             .map_err(VmmError::io("connecting to the VMM's control socket"))?;
@@ -53,14 +56,22 @@ impl Monitor {
             .map_err(VmmError::io("negotiating on the VMM's control socket"))?;
         let (service, mut events) = stream.into_parts();
         let (resumes, resumed) = watch::channel(0);
+        let service = Arc::new(service);
+        let end_if_broken = {
+            let (service, process) = (Arc::downgrade(&service), process.clone());
+            move || drop(tokio::spawn(end_if_broken(service.clone(), process.clone())))
+        };
+        // A former daemon may not have lived to see it.
+        end_if_broken();
         tokio::spawn(async move {
             while let Some(Ok(event)) = events.next().await {
-                if matches!(event, qmp::Event::RESUME { .. }) {
-                    resumes.send_modify(|count| *count += 1);
+                match event {
+                    qmp::Event::RESUME { .. } => resumes.send_modify(|count| *count += 1),
+                    qmp::Event::STOP { .. } => end_if_broken(),
+                    _ => {}
                 }
             }
         });
-        let service = Arc::new(service);
         Ok(Monitor { service, resumed })
     }
 
@@ -90,6 +101,21 @@ impl Monitor {
     /// Waits until the guest was seen to run after the mark. `false` when the connection ended instead.
     pub(super) async fn resumed_since(&self, mark: u64) -> bool {
         self.resumed.clone().wait_for(|count| *count > mark).await.is_ok()
+    }
+}
+
+/// Where the kernel cannot run the guest's code, or memory that it touches cannot be read or written, QEMU with KVM stops the
+/// guest for good and waits to be looked at. Nobody will: what it says is in its log.
+async fn end_if_broken(service: Weak<Service>, process: Process) {
+    let Some(service) = service.upgrade() else { return };
+    if let Ok(status) = service.execute(qmp::query_status {}).await
+        && status.status == qmp::RunState::internal_error
+    {
+        tracing::warn!(
+            pid = process.record().pid,
+            "a guest cannot go on: its VMM is ended"
+        );
+        process.kill().await;
     }
 }
 
@@ -259,9 +285,61 @@ impl qmp::QmpCommand for ReopenRawNode {}
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncReadExt;
+    use std::{process::Command, time::Duration};
+
+    use serde_json::json;
+    use tokio::{
+        io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+        net::UnixListener,
+    };
 
     use super::*;
+    use crate::process::ProcessRecord;
+
+    /// What QEMU says: a guest that runs at first, then stands still in this state.
+    async fn stop_in(state: &'static str, listener: UnixListener) -> io::Result<()> {
+        let (read, mut write) = listener.accept().await?.0.into_split();
+        let version = json!({ "qemu": { "micro": 0, "minor": 0, "major": 10 }, "package": "" });
+        let greeting = json!({ "QMP": { "version": version, "capabilities": ["oob"] } });
+        write.write_all(format!("{greeting}\n").as_bytes()).await?;
+        let mut lines = BufReader::new(read).lines();
+        let (mut runs, now) = (true, json!({ "seconds": 0, "microseconds": 0 }));
+        while let Some(line) = lines.next_line().await? {
+            let asked: serde_json::Value = serde_json::from_str(&line)?;
+            let is_query = asked["execute"] == "query-status" || asked["exec-oob"] == "query-status";
+            let answer = match is_query {
+                true => json!({ "running": runs, "status": if runs { "running" } else { state } }),
+                false => json!({}),
+            };
+            let mut said = format!("{}\n", json!({ "return": answer, "id": asked["id"] }));
+            if is_query && std::mem::take(&mut runs) {
+                said += &format!("{}\n", json!({ "event": "STOP", "timestamp": now }));
+            }
+            write.write_all(said.as_bytes()).await?;
+        }
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_process_whose_guest_stands_still_for_good_is_ended_and_no_other() {
+        for (state, goes_on) in [("paused", true), ("internal-error", false)] {
+            let directory = tempfile::tempdir().expect("temp dir");
+            let socket = directory.path().join("qmp.sock");
+            let listener = UnixListener::bind(&socket).expect("bound");
+            let said = tokio::spawn(stop_in(state, listener));
+            let mut child = Command::new("sleep").arg("60").spawn().expect("started");
+            let record = ProcessRecord::of(child.id() as i32).expect("alive");
+            let process = Process::watch(record).expect("watched").expect("alive");
+            let monitor = Monitor::connect(&socket, &process).await.expect("connected");
+            let ended =
+                tokio::time::timeout(Duration::from_secs(if goes_on { 1 } else { 60 }), process.ended());
+            assert_eq!(ended.await.is_err(), goes_on, "{state}");
+            let status = monitor.execute(qmp::query_status {}).await.expect("answered");
+            assert!(!status.running, "{state}");
+            let _may_have_ended = child.kill();
+            said.abort();
+        }
+    }
 
     #[test]
     fn an_attached_disk_flushes_as_it_is_to() {

@@ -50,7 +50,7 @@ impl QemuVm {
         let ended = || VmmError::Ended(log.tail());
         let socket = machine.directory.join(command::CONTROL_SOCKET);
         let connected = async {
-            let monitor = Monitor::connect(&socket).await?;
+            let monitor = Monitor::connect(&socket, &process).await?;
             limit_disks(&monitor, machine.disks.len(), machine.disk_limits).await?;
             Ok(monitor)
         };
@@ -78,7 +78,7 @@ impl QemuVm {
     }
 
     pub(crate) async fn adopt(directory: &Path, process: Process) -> Result<QemuVm, VmmError> {
-        let monitor = Monitor::connect(&directory.join(command::CONTROL_SOCKET)).await?;
+        let monitor = Monitor::connect(&directory.join(command::CONTROL_SOCKET), &process).await?;
         let log = Log::of(process.record().pid).map_err(VmmError::io("opening the VMM's log"))?;
         Ok(QemuVm {
             directory: directory.to_owned(),
