@@ -337,6 +337,7 @@ mod tests {
             let status = monitor.execute(qmp::query_status {}).await.expect("answered");
             assert!(!status.running, "{state}");
             let _may_have_ended = child.kill();
+            let _may_be_reaped = child.wait();
             said.abort();
         }
     }
