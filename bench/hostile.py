@@ -2,8 +2,8 @@
 
 Twice: on processors that all share, and with one for the attacker alone. A ratio is the median of those of all turns; between the
 quartiles beside it lies the half of them. `cpu` is how much more processor time the same request took: two guests share caches and,
-with SMT, the processor's core, and there hearth has no say. `back` are the turns in which the attacker had used up its credit of
-processor time, of all; `asked`, those in which the other guest had.
+with SMT, the processor's core, and there hearth has no say. `took` is what the attacker took meanwhile, of one processor. `back` are
+the turns in which it had used up its credit of processor time, of all; `asked`, those in which the other guest had.
 
 Prints a table and writes bench/results/hostile.json, or where `--result` says. Absolute times belong to the machine; the ratios are
 the result.
@@ -91,8 +91,8 @@ def main():
         image = hostile.build(hearth, "hostile", pathlib.Path(directory))
         client = Client(hearth.run(image, idlePolicy=WAKES))
         time.sleep(3)
-        print(" " * 26 + "".join(f"{place:>64}" for place in ("shared", "apart")))
-        print(" " * 26 + "".join(f"{what:>8}" for what in ("quiet", "attack", "ratio", "first", "third", "cpu", "back", "asked") * 2))
+        print(" " * 26 + "".join(f"{place:>72}" for place in ("shared", "apart")))
+        print(" " * 26 + "".join(f"{what:>8}" for what in ("quiet", "attack", "ratio", "first", "third", "cpu", "took", "back", "asked") * 2))
         asked = busiest(hearth, lambda: client.times(300))
         results = {name: measure(hearth, image, client, asked, name, options) for name in options.attack or ATTACKS}
     if not options.attack:
@@ -130,10 +130,12 @@ def measure(hearth, image, client, asked, name, options):
                 # An attack goes on for ever: the credit of processor time that its guest got by standing still is used up by then.
                 time.sleep(1.2)
                 client.times(5)
-                before = processor_seconds(asked)
+                start = time.perf_counter(), processor_seconds(asked), sum(map(processor_seconds, others))
                 times = client.times(options.requests)
+                end = time.perf_counter(), processor_seconds(asked), sum(map(processor_seconds, others))
+                elapsed, processor, theirs_took = (after - before for before, after in zip(start, end))
                 back = any(map(stands_back, others)), stands_back(asked)
-                taken[number] = Taken(statistics.median(times) * 1000, processor_seconds(asked) - before, *back)
+                taken[number] = Taken(statistics.median(times) * 1000, processor, theirs_took / elapsed, *back)
             turns[place].append((taken[signal.SIGSTOP], taken[signal.SIGCONT]))
     # One that waits for the next launch is among them.
     for pid in others:
@@ -154,11 +156,12 @@ def run_on(processors, *pids):
 
 
 class Taken(typing.NamedTuple):
-    """By the requests of one turn: milliseconds each (p50), seconds of processor time of the VMM that was asked together, and
-    whether the attacker and the guest that was asked stood back behind others."""
+    """By the requests of one turn: milliseconds each (p50), seconds of processor time of the VMM that was asked together, the share
+    of one processor that the attacker had, and whether the attacker and the guest that was asked stood back behind others."""
 
     p50: float
     processor: float
+    attacker: float
     back: bool
     asked: bool
 
@@ -174,6 +177,7 @@ def compare(turns):
         "first_quartile": first,
         "third_quartile": third,
         "processor": statistics.median(attacked.processor / quiet.processor for quiet, attacked in turns),
+        "attacker_took": statistics.median(attacked.attacker for _, attacked in turns),
         "attacker_stands_back": statistics.mean(attacked.back for _, attacked in turns),
         "asked_stands_back": statistics.mean(attacked.asked for _, attacked in turns),
     }

@@ -11,6 +11,7 @@ import botocore.exceptions
 import pytest
 
 from support import WAKES, MicroVm, wait_for
+from test_jail import in_jail, of_one_image
 from test_lost_nothing import REFUSED_ONCE
 
 
@@ -90,6 +91,23 @@ def test_a_vmm_that_dies_ends_its_microvm_with_a_reason_and_a_suspended_one_keep
             os.kill(pid, signal.SIGKILL)
     wait_for("the end", lambda: other.state == "TERMINATED")
     assert other.object["stateReason"] == "The MicroVM ended unexpectedly."
+    microvm.resume()
+    assert microvm.python("kept") == "42"
+
+
+def test_a_vmm_that_hangs_keeps_no_microvm_waiting_for_ever(hearth, image, microvm):
+    def waiting():
+        """Those that were started ahead and have been put where a resume takes them from."""
+        _, pids = of_one_image(hearth) or ((), ())
+        return pids if all(in_jail(pid, "/own/scratch.img").exists() for pid in pids) else ()
+
+    microvm.python("kept = 42")
+    hanging = wait_for("the VMM started ahead", waiting)
+    microvm.suspend()
+    for pid in hanging:
+        os.kill(pid, signal.SIGSTOP)
+    hearth.client().resume_microvm(microvmIdentifier=microvm.id)
+    wait_for("the end of the resume", lambda: hearth.logged("a resume failed", microvm.id, "waiting for a VMM's answer"), 90)
     microvm.resume()
     assert microvm.python("kept") == "42"
 

@@ -9,12 +9,12 @@ use std::{
 
 use hearth_network::Slot;
 use hearth_storage::durable;
-use hearth_vmm::{ProcessRecord, Vm, driver::Execution, jail::Limits};
+use hearth_vmm::{ProcessRecord, Vm, driver::Execution, in_time, jail::Limits};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Agent, GuestError, Host, Snapshot,
-    host::{FOUND_AGAIN, in_time},
+    host::FOUND_AGAIN,
     integrity::{FileSum, seal, unseal},
     snapshot::device_state_path,
 };

@@ -13,7 +13,7 @@ use hearth_agent_protocol::GUEST_MAC;
 use hearth_network::{Egress, Network, Slot};
 use hearth_storage::{disk, durable};
 use hearth_vmm::{
-    Disk, Driver, Kernel, Link, Machine, Memory, ProcessRecord, Vm, VmmError,
+    Disk, Driver, Kernel, Link, Machine, Memory, ProcessRecord, Vm, in_time,
     jail::{Cgroups, Limits},
     process::Process,
 };
@@ -27,6 +27,11 @@ use crate::{
 
 /// Longest cold boot: about 3 s under translation on a quiet machine, minutes on one that has no time for it.
 const LONGEST_BOOT: Duration = Duration::from_secs(300);
+
+/// Longest wait for a VMM that is given its disks and a snapshot: a quarter of a second on a quiet machine.
+const RESTORED: Duration = Duration::from_secs(60);
+/// How slowly a delta may be read and written into memory on top of that.
+const DELTA_BYTES_A_SECOND: u64 = 4 << 20;
 
 /// What every cold boot starts from.
 #[derive(Debug, Clone)]
@@ -580,11 +585,10 @@ impl Idle {
         self.guest.slot.apply(&parts.egress).await?;
         let host = &self.guest.host;
         let user = host.user_of(&self.guest.slot);
-        for (index, (path, shape)) in parts.disks.iter().zip(&self.snapshot.shape().disks).enumerate() {
+        for (path, shape) in parts.disks.iter().zip(&self.snapshot.shape().disks) {
             if let Some(path) = path {
                 host.give_disk(path, shape.read_only, user)
                     .map_err(GuestError::io("giving the guest its disk"))?;
-                self.guest.vm.attach_disk(index + 1, path).await?;
             }
         }
         let (state, delta) = match &parts.suspended {
@@ -600,7 +604,21 @@ impl Idle {
             }
             None => (self.snapshot.device_state(), None),
         };
-        Ok(self.guest.vm.restore(&state, delta.as_deref()).await?)
+        let delta_file = delta.as_deref().map(fs::metadata).transpose();
+        let delta_file = delta_file.map_err(GuestError::io("looking at a delta"))?;
+        // Nothing is lost with a guest that has not run; a VMM that hangs would keep it from ever running.
+        let delta_bytes = delta_file.map_or(0, |file| file.len());
+        let limit = RESTORED + Duration::from_secs(delta_bytes / DELTA_BYTES_A_SECOND);
+        let vm = &self.guest.vm;
+        let restored = async {
+            for (index, path) in parts.disks.iter().enumerate() {
+                if let Some(path) = path {
+                    vm.attach_disk(index + 1, path).await?;
+                }
+            }
+            vm.restore(&state, delta.as_deref()).await
+        };
+        Ok(in_time(limit, restored).await?)
     }
 
     /// Ends the process.
@@ -621,18 +639,6 @@ const MEMORY_OF_A_CPU: u64 = 8 << 30;
 
 /// Longest wait for a VMM of a former daemon: one that says nothing is of no use.
 pub(crate) const FOUND_AGAIN: Duration = Duration::from_secs(20);
-
-/// What a VMM of a former daemon answers.
-pub(crate) async fn in_time<T>(
-    limit: Duration,
-    answer: impl Future<Output = Result<T, VmmError>>,
-) -> Result<T, VmmError> {
-    tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
-        Err(VmmError::io("waiting for a VMM's answer")(
-            io::ErrorKind::TimedOut.into(),
-        ))
-    })
-}
 
 /// At most the peak of its size; when CPU is scarce, in proportion to the size's baseline.
 fn limits(vcpus: u32, memory: &Memory) -> Limits {

@@ -5,6 +5,7 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -231,6 +232,21 @@ impl VmmError {
     pub fn is_disk_full(&self) -> bool {
         matches!(self, VmmError::Io { cause, .. } if cause.kind() == io::ErrorKind::StorageFull)
     }
+}
+
+/// Longest wait for a process that starts and takes its configuration: a fraction of a second on a quiet machine.
+pub(crate) const STARTED: Duration = Duration::from_secs(60);
+
+/// What a VMM answers, or an error when it does not within `limit`.
+pub async fn in_time<T>(
+    limit: Duration,
+    answer: impl Future<Output = Result<T, VmmError>>,
+) -> Result<T, VmmError> {
+    tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
+        Err(VmmError::io("waiting for a VMM's answer")(
+            io::ErrorKind::TimedOut.into(),
+        ))
+    })
 }
 
 /// One VMM.

@@ -31,6 +31,6 @@ mod saving;
 
 pub use adopt::adopt;
 pub use driver::{
-    Acceleration, Disk, DiskLimits, Driver, Kernel, Link, Machine, Memory, Platform, Vm, VmmError,
+    Acceleration, Disk, DiskLimits, Driver, Kernel, Link, Machine, Memory, Platform, Vm, VmmError, in_time,
 };
 pub use process::ProcessRecord;

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::{Firecracker, api::Api, command, opening::Opening};
 use crate::{
-    driver::{Disk, DiskLimits, Execution, Link, Machine, Memory, Vm, VmmError},
+    driver::{Disk, DiskLimits, Execution, Link, Machine, Memory, STARTED, Vm, VmmError, in_time},
     jail::{self, disk_place, launch},
     log::Log,
     memory::{DeltaReader, DeltaSummary, GuestSpace, save_image},
@@ -74,11 +74,13 @@ impl FirecrackerVm {
             saving: Saving::default(),
             fresh: Mutex::new(None),
         };
-        let started = match machine.boot {
-            Some(_) => vm.boot(configuration, &fresh).await,
-            None => vm.api.wait().await,
+        let started = async {
+            match machine.boot {
+                Some(_) => vm.boot(configuration, &fresh).await,
+                None => vm.api.wait().await,
+            }
         };
-        if let Err(error) = started {
+        if let Err(error) = in_time(STARTED, started).await {
             process.kill().await;
             return Err(error);
         }

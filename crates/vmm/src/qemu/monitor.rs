@@ -41,8 +41,8 @@ pub(super) struct Monitor {
 }
 
 impl Monitor {
-    /// Connects to a process that is starting (the socket may not be there yet) or runs already. One that can never run its
-    /// guest again is ended.
+    /// Connects to a process that is starting (the socket may not be there yet) or runs already. From here on one that can never
+    /// run its guest again is ended.
     pub(super) async fn connect(socket: &Path, process: &Process) -> Result<Monitor, VmmError> {
         let stream = connect_when_there(socket)
             .await
@@ -57,22 +57,27 @@ impl Monitor {
         let (service, mut events) = stream.into_parts();
         let (resumes, resumed) = watch::channel(0);
         let service = Arc::new(service);
-        let end_if_broken = {
-            let (service, process) = (Arc::downgrade(&service), process.clone());
-            move || drop(tokio::spawn(end_if_broken(service.clone(), process.clone())))
-        };
-        // A former daemon may not have lived to see it.
-        end_if_broken();
+        let (stopped, its_process) = (Arc::downgrade(&service), process.clone());
         tokio::spawn(async move {
             while let Some(Ok(event)) = events.next().await {
                 match event {
                     qmp::Event::RESUME { .. } => resumes.send_modify(|count| *count += 1),
-                    qmp::Event::STOP { .. } => end_if_broken(),
+                    // This task reads the answers, too: it must not wait for one.
+                    qmp::Event::STOP { .. } => {
+                        drop(tokio::spawn(end_if_broken(stopped.clone(), its_process.clone())))
+                    }
                     _ => {}
                 }
             }
         });
         Ok(Monitor { service, resumed })
+    }
+
+    /// Connects to a process that another daemon started, which may not have lived to see its guest stop for good.
+    pub(super) async fn adopt(socket: &Path, process: &Process) -> Result<Monitor, VmmError> {
+        let monitor = Monitor::connect(socket, process).await?;
+        end_if_broken(Arc::downgrade(&monitor.service), process.clone()).await;
+        Ok(monitor)
     }
 
     /// Carries out one command. A caller that gives up does not break it off: the library expects every answer to be
@@ -331,6 +336,8 @@ mod tests {
             let record = ProcessRecord::of(child.id() as i32).expect("alive");
             let process = Process::watch(record).expect("watched").expect("alive");
             let monitor = Monitor::connect(&socket, &process).await.expect("connected");
+            // The guest stops after the first question.
+            monitor.execute(qmp::query_status {}).await.expect("answered");
             let ended =
                 tokio::time::timeout(Duration::from_secs(if goes_on { 1 } else { 60 }), process.ended());
             assert_eq!(ended.await.is_err(), goes_on, "{state}");

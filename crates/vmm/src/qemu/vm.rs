@@ -15,7 +15,7 @@ use super::{
     monitor::{AddFileNode, Monitor, ReopenRawNode, Throttle},
 };
 use crate::{
-    driver::{Disk, DiskLimits, Execution, Machine, Vm, VmmError},
+    driver::{Disk, DiskLimits, Execution, Machine, STARTED, Vm, VmmError, in_time},
     jail::{self, launch},
     log::Log,
     memory::{DeltaReader, DeltaSummary, GuestSpace},
@@ -55,7 +55,7 @@ impl QemuVm {
             Ok(monitor)
         };
         let monitor = tokio::select! {
-            monitor = connected => monitor,
+            monitor = in_time(STARTED, connected) => monitor,
             () = process.ended() => Err(ended()),
         };
         let monitor = match monitor {
@@ -78,7 +78,7 @@ impl QemuVm {
     }
 
     pub(crate) async fn adopt(directory: &Path, process: Process) -> Result<QemuVm, VmmError> {
-        let monitor = Monitor::connect(&directory.join(command::CONTROL_SOCKET), &process).await?;
+        let monitor = Monitor::adopt(&directory.join(command::CONTROL_SOCKET), &process).await?;
         let log = Log::of(process.record().pid).map_err(VmmError::io("opening the VMM's log"))?;
         Ok(QemuVm {
             directory: directory.to_owned(),
