@@ -115,6 +115,10 @@ def measure(hearth, image, client, asked, name, options):
     do(attacker, f"detach(lambda: {ATTACKS[name]}, delay=0.2)")
     time.sleep(3)
     others = [pid for pid in hearth.processes() if pid != asked]
+
+    def clocks():
+        return time.perf_counter(), processor_seconds(asked), sum(map(processor_seconds, others))
+
     its_own = {max(PROCESSORS)}
     places = {"shared": (PROCESSORS, PROCESSORS), "apart": (PROCESSORS - its_own, its_own)}
     turns = {place: [] for place in places}
@@ -130,10 +134,9 @@ def measure(hearth, image, client, asked, name, options):
                 # An attack goes on for ever: the credit of processor time that its guest got by standing still is used up by then.
                 time.sleep(1.2)
                 client.times(5)
-                start = time.perf_counter(), processor_seconds(asked), sum(map(processor_seconds, others))
+                start = clocks()
                 times = client.times(options.requests)
-                end = time.perf_counter(), processor_seconds(asked), sum(map(processor_seconds, others))
-                elapsed, processor, theirs_took = (after - before for before, after in zip(start, end))
+                elapsed, processor, theirs_took = (after - before for before, after in zip(start, clocks()))
                 back = any(map(stands_back, others)), stands_back(asked)
                 taken[number] = Taken(statistics.median(times) * 1000, processor, theirs_took / elapsed, *back)
             turns[place].append((taken[signal.SIGSTOP], taken[signal.SIGCONT]))

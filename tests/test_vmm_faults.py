@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import pathlib
 import shutil
 import signal
 import subprocess
@@ -77,7 +76,7 @@ def with_guest(hearth):
     found = []
     for pid in hearth.processes():
         with contextlib.suppress(OSError):
-            if pathlib.Path(f"/proc/{pid}/root/disks/1").stat().st_size:
+            if in_jail(pid, "/disks/1").stat().st_size:
                 found.append(pid)
     return found
 
