@@ -585,12 +585,6 @@ impl Idle {
         self.guest.slot.apply(&parts.egress).await?;
         let host = &self.guest.host;
         let user = host.user_of(&self.guest.slot);
-        for (path, shape) in parts.disks.iter().zip(&self.snapshot.shape().disks) {
-            if let Some(path) = path {
-                host.give_disk(path, shape.read_only, user)
-                    .map_err(GuestError::io("giving the guest its disk"))?;
-            }
-        }
         let (state, delta) = match &parts.suspended {
             Some(directory) => {
                 let (suspended, snapshot) = (directory.clone(), self.snapshot.clone());
@@ -609,16 +603,17 @@ impl Idle {
         // Nothing is lost with a guest that has not run; a VMM that hangs would keep it from ever running.
         let delta_bytes = delta_file.map_or(0, |file| file.len());
         let limit = RESTORED + Duration::from_secs(delta_bytes / DELTA_BYTES_A_SECOND);
-        let vm = &self.guest.vm;
+        let (vm, shapes) = (&self.guest.vm, &self.snapshot.shape().disks);
         let restored = async {
-            for (index, path) in parts.disks.iter().enumerate() {
-                if let Some(path) = path {
-                    vm.attach_disk(index + 1, path).await?;
-                }
+            for (index, (path, shape)) in parts.disks.iter().zip(shapes).enumerate() {
+                let Some(path) = path else { continue };
+                host.give_disk(path, shape.read_only, user)
+                    .map_err(GuestError::io("giving the guest its disk"))?;
+                vm.attach_disk(index + 1, path).await?;
             }
-            vm.restore(&state, delta.as_deref()).await
+            Ok(vm.restore(&state, delta.as_deref()).await?)
         };
-        Ok(in_time(limit, restored).await?)
+        in_time(limit, restored).await
     }
 
     /// Ends the process.

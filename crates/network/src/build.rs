@@ -115,7 +115,8 @@ async fn furnish(
     for scope in ["all", "default"] {
         sysctl::write_if_present(&format!("ipv6/conf/{scope}/disable_ipv6"), "1")?;
     }
-    // Rules first: no packet passes unfiltered, and conntrack's settings appear when its module is loaded.
+    // Rules before any link is up: no packet passes unfiltered, and conntrack's settings appear when its module is loaded.
+    tap::create(config.tap_group).during(|| "making the tap (is the kernel module tun there?)".into())?;
     nft::apply(&rules::namespace(config, &Egress::internet()))?;
     sysctl::write("ipv4/ip_forward", "1")?;
     sysctl::write("ipv4/conf/all/rp_filter", "1")?;
@@ -148,7 +149,6 @@ async fn furnish(
         .await
         .during(|| "adding the default route".into())?;
 
-    tap::create(config.tap_group).during(|| "making the tap (is the kernel module tun there?)".into())?;
     let tap = index_of(TAP)?;
     up(
         &inside,

@@ -268,11 +268,11 @@ async fn ask_udp(upstream: SocketAddr, query: Vec<u8>) -> io::Result<Vec<u8>> {
     let socket = UdpSocket::bind(any_address(upstream)).await?;
     socket.connect(upstream).await?;
     socket.send(&query).await?;
-    let mut answer = vec![0; usize::from(u16::MAX)];
+    let mut answer = Vec::with_capacity(usize::from(u16::MAX));
     loop {
-        let length = socket.recv(&mut answer).await?;
-        if is_answer(&answer[..length], &query) {
-            answer.truncate(length);
+        answer.clear();
+        socket.recv_buf(&mut answer).await?;
+        if is_answer(&answer, &query) {
             return Ok(answer);
         }
     }

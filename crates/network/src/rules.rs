@@ -43,9 +43,12 @@ pub(crate) const CLOSED_RANGES: [Range; 11] = [
 
 /// Open outbound connections per guest; more are dropped, so that one guest cannot fill the host's connection table.
 const MAX_CONNECTIONS: u32 = 4096;
-/// New outbound connections per guest and second, after a burst of [`MAX_CONNECTIONS`]; more are dropped. To count the open
-/// ones takes the kernel a walk over them.
+/// New connections per guest and second, after a burst of [`MAX_CONNECTIONS`]; more are dropped. To count the open ones takes the
+/// kernel a walk over them.
 const MAX_NEW_CONNECTIONS: u32 = 1000;
+/// ARP messages per guest and second, after a burst of as many; more are dropped. A guest knows its gateway and needs none, unless
+/// it brings its link up anew.
+const MAX_ARP: u32 = 16;
 /// Addresses of one name rule that are open at a time.
 const MAX_NAMED_ADDRESSES: u32 = 4096;
 
@@ -169,18 +172,27 @@ fn unmarked(config: &NetworkConfig, egress: &Egress) -> String {
     // `invalid` TCP is a packet of a connection this namespace never saw open, as a guest sends after a restore: a reset
     // ends the connection at once, where silence would leave it hanging for minutes.
     // Nothing in the namespace speaks to the outside for itself; a VMM that was taken over and lives in it would.
+    // Floods end where they enter, before connections are tracked and answers are made, which would cost other guests time.
     format!(
         "flush ruleset
+table netdev guest {{
+  chain ingress {{
+    type filter hook ingress device {TAP} priority filter; policy drop;
+    ether type arp limit rate {MAX_ARP}/second burst {MAX_ARP} packets accept
+    ip saddr != {guest} drop
+    ip daddr {gateway} udp dport 53 limit rate over {QUERIES_PER_SECOND}/second burst {QUERIES_PER_SECOND} packets drop
+    tcp flags & (syn | ack) == syn limit rate over {MAX_NEW_CONNECTIONS}/second burst {MAX_CONNECTIONS} packets drop
+    ether type ip accept
+  }}
+}}
 table ip guest {{
 {sets}{outlets}
   chain input {{
     type filter hook input priority filter; policy drop;
     iifname lo accept
     iifname != {TAP} drop
-    ip saddr != {guest} drop
     meta l4proto tcp ct state established accept
     meta l4proto tcp ct state invalid reject with tcp reset
-    ip daddr {gateway} udp dport 53 limit rate over {QUERIES_PER_SECOND}/second burst {QUERIES_PER_SECOND} packets drop
     ip daddr {gateway} udp dport 53 accept
     ip daddr {gateway} tcp dport 53 accept
     ip daddr {METADATA_ADDRESS} tcp dport {METADATA_PORT} accept
@@ -192,7 +204,6 @@ table ip guest {{
     iifname {VETH} oifname {TAP} ct state established,related accept
     iifname != {TAP} drop
     oifname != {VETH} drop
-    ip saddr != {guest} drop
     meta l4proto != {{ tcp, udp }} drop
     ct state established accept
     meta l4proto tcp ct state invalid reject with tcp reset

@@ -238,15 +238,12 @@ impl VmmError {
 pub(crate) const STARTED: Duration = Duration::from_secs(60);
 
 /// What a VMM answers, or an error when it does not within `limit`.
-pub async fn in_time<T>(
+pub async fn in_time<T, E: From<VmmError>>(
     limit: Duration,
-    answer: impl Future<Output = Result<T, VmmError>>,
-) -> Result<T, VmmError> {
-    tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
-        Err(VmmError::io("waiting for a VMM's answer")(
-            io::ErrorKind::TimedOut.into(),
-        ))
-    })
+    answer: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    let late = |_| Err(VmmError::io("waiting for a VMM's answer")(io::ErrorKind::TimedOut.into()).into());
+    tokio::time::timeout(limit, answer).await.unwrap_or_else(late)
 }
 
 /// One VMM.
