@@ -2,8 +2,9 @@
 
 Twice: on processors that all share, and with one for the attacker alone. A ratio is the median of those of all turns; between the
 quartiles beside it lies the half of them. `cpu` is how much more processor time the same request took: two guests share caches and,
-with SMT, the processor's core, and there hearth has no say. `took` is what the attacker took meanwhile, of one processor. `back` are
-the turns in which it had used up its credit of processor time, of all; `asked`, those in which the other guest had.
+with SMT, the processor's core, and there hearth has no say. `has`, `took` and `node` are what the guest that was asked, the
+attacker and the daemon took of one processor while it attacked. `back` are the turns in which the attacker had used up its credit of
+processor time, of all; `asked`, those in which the other guest had.
 
 Prints a table and writes bench/results/hostile.json, or where `--result` says. Absolute times belong to the machine; the ratios are
 the result.
@@ -91,8 +92,8 @@ def main():
         image = hostile.build(hearth, "hostile", pathlib.Path(directory))
         client = Client(hearth.run(image, idlePolicy=WAKES))
         time.sleep(3)
-        print(" " * 26 + "".join(f"{place:>72}" for place in ("shared", "apart")))
-        print(" " * 26 + "".join(f"{what:>8}" for what in ("quiet", "attack", "ratio", "first", "third", "cpu", "took", "back", "asked") * 2))
+        print(" " * 26 + "".join(f"{place:>88}" for place in ("shared", "apart")))
+        print(" " * 26 + "".join(f"{what:>8}" for what in ("quiet", "attack", "ratio", "first", "third", "cpu", "has", "took", "node", "back", "asked") * 2))
         asked = busiest(hearth, lambda: client.times(300))
         results = {name: measure(hearth, image, client, asked, name, options) for name in options.attack or ATTACKS}
     if not options.attack:
@@ -117,7 +118,7 @@ def measure(hearth, image, client, asked, name, options):
     others = [pid for pid in hearth.processes() if pid != asked]
 
     def clocks():
-        return time.perf_counter(), processor_seconds(asked), sum(map(processor_seconds, others))
+        return time.perf_counter(), processor_seconds(asked), sum(map(processor_seconds, others)), processor_seconds(hearth.pid)
 
     its_own = {max(PROCESSORS)}
     places = {"shared": (PROCESSORS, PROCESSORS), "apart": (PROCESSORS - its_own, its_own)}
@@ -136,9 +137,10 @@ def measure(hearth, image, client, asked, name, options):
                 client.times(5)
                 start = clocks()
                 times = client.times(options.requests)
-                elapsed, processor, theirs_took = (after - before for before, after in zip(start, clocks()))
+                elapsed, *seconds = (after - before for before, after in zip(start, clocks()))
                 back = any(map(stands_back, others)), stands_back(asked)
-                taken[number] = Taken(statistics.median(times) * 1000, processor, theirs_took / elapsed, *back)
+                shares = (processor / elapsed for processor in seconds)
+                taken[number] = Taken(statistics.median(times) * 1000, seconds[0], *shares, *back)
             turns[place].append((taken[signal.SIGSTOP], taken[signal.SIGCONT]))
     # One that waits for the next launch is among them.
     for pid in others:
@@ -159,14 +161,16 @@ def run_on(processors, *pids):
 
 
 class Taken(typing.NamedTuple):
-    """By the requests of one turn: milliseconds each (p50), seconds of processor time of the VMM that was asked together, the share
-    of one processor that the attacker had, and whether the attacker and the guest that was asked stood back behind others."""
+    """By the requests of one turn: milliseconds each (p50), seconds of processor time of the VMM that was asked together, the shares
+    of one processor that it, the attacker and the daemon had, and whether the attacker and the guest that was asked stood back behind others."""
 
     p50: float
     processor: float
+    asked: float
     attacker: float
-    back: bool
-    asked: bool
+    daemon: float
+    attacker_stands_back: bool
+    asked_stands_back: bool
 
 
 def compare(turns):
@@ -180,9 +184,12 @@ def compare(turns):
         "first_quartile": first,
         "third_quartile": third,
         "processor": statistics.median(attacked.processor / quiet.processor for quiet, attacked in turns),
-        "attacker_took": statistics.median(attacked.attacker for _, attacked in turns),
-        "attacker_stands_back": statistics.mean(attacked.back for _, attacked in turns),
-        "asked_stands_back": statistics.mean(attacked.asked for _, attacked in turns),
+        **{
+            f"{who}_took": statistics.median(getattr(attacked, who) for _, attacked in turns)
+            for who in ("asked", "attacker", "daemon")
+        },
+        "attacker_stands_back": statistics.mean(attacked.attacker_stands_back for _, attacked in turns),
+        "asked_stands_back": statistics.mean(attacked.asked_stands_back for _, attacked in turns),
     }
     return {name: round(value, 2) for name, value in found.items()}
 
