@@ -162,7 +162,8 @@ def run_on(processors, *pids):
 
 class Taken(typing.NamedTuple):
     """By the requests of one turn: milliseconds each (p50), seconds of processor time of the VMM that was asked together, the shares
-    of one processor that it, the attacker and the daemon had, and whether the attacker and the guest that was asked stood back behind others."""
+    of one processor that it, the attacker and the daemon had, and whether the attacker and the guest that was asked stood back behind
+    others."""
 
     p50: float
     processor: float
