@@ -292,6 +292,12 @@ def test_arp_floods_do_not_fill_the_hosts_table(world, attacker):
     assert len(hostile.neighbours(world)) < 100
 
 
+def test_arp_floods_have_few_answers(attacker):
+    question = "frame(arp(1, GUEST_MAC, GUEST, bytes(6), GATEWAY), 0x0806, GUEST_MAC, EVERYBODY)"
+    found = do(attacker, f"len([one for one in answers([{question}] * 1000) if one[12:14] == b'\\x08\\x06'])")
+    assert 0 < found < 200
+
+
 def test_dhcp_gives_and_takes_nothing(attacker, neighbour):
     do(neighbour, "sniffer = Sniffer()")
     # Client: nobody offers. Server: nobody hears.
