@@ -55,12 +55,14 @@ impl Renewer {
         self.metrics.register(registry);
     }
 
-    /// Works until the shutdown.
-    pub async fn run(self, shutdown: CancellationToken) {
-        tokio::select! {
-            () = self.keep_fresh() => {}
-            () = shutdown.cancelled() => {}
-        }
+    /// Works in the background until the shutdown.
+    pub fn start(self, shutdown: CancellationToken) {
+        tokio::spawn(async move {
+            tokio::select! {
+                () = self.keep_fresh() => {}
+                () = shutdown.cancelled() => {}
+            }
+        });
     }
 
     async fn keep_fresh(&self) {

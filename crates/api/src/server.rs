@@ -21,7 +21,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, join, split},
     net::{TcpListener, TcpStream},
     pin, select,
-    sync::Semaphore,
+    sync::{AcquireError, OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -98,11 +98,14 @@ pub async fn serve(
         };
         match stream {
             Ok((stream, peer)) => {
-                let (acceptor, router, watcher) = (acceptor.clone(), router.clone(), graceful.watcher());
-                tokio::spawn(async move {
-                    let _place = place;
-                    serve_connection(stream, peer, acceptor, router, watcher).await;
-                });
+                take_on(
+                    place,
+                    stream,
+                    peer,
+                    acceptor.clone(),
+                    router.clone(),
+                    graceful.watcher(),
+                );
             }
             Err(error) => {
                 warn!(%error, "a connection could not be accepted");
@@ -117,6 +120,21 @@ pub async fn serve(
     {
         warn!("calls were still in flight at the end of the shutdown");
     }
+}
+
+/// Serves a connection in the background. No `async` function: the code of what one spawns is made in every crate that awaits it.
+fn take_on(
+    place: Result<OwnedSemaphorePermit, AcquireError>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    acceptor: TlsAcceptor,
+    router: Arc<Router>,
+    watcher: Watcher,
+) {
+    tokio::spawn(async move {
+        let _place = place;
+        serve_connection(stream, peer, acceptor, router, watcher).await;
+    });
 }
 
 async fn serve_connection(

@@ -248,7 +248,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     vmm::register(host.driver().platform(), &mut registry);
     if let Some(renewer) = renewer {
         renewer.register(&mut registry);
-        tokio::spawn(renewer.run(stop.clone()));
+        renewer.start(stop.clone());
     }
     let admin = admin::Admin {
         registry,

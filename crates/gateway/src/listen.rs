@@ -105,7 +105,7 @@ pub async fn serve(
         shutdown,
     });
     for listener in listeners {
-        server.gateway.tasks.spawn(server.clone().accept(listener));
+        server.listen(listener);
     }
     server.keep_house().await;
     let Gateway {
@@ -157,6 +157,11 @@ fn http2() -> auto::Builder<TokioExecutor> {
 }
 
 impl Server {
+    /// Accepts on a listener from now on. No `async` function: the code of what one spawns is made in every crate that awaits it.
+    fn listen(self: &Arc<Self>, listener: TcpListener) {
+        self.gateway.tasks.spawn(self.clone().accept(listener));
+    }
+
     /// Until the shutdown.
     async fn keep_house(&self) {
         loop {

@@ -218,12 +218,7 @@ impl Core {
         let name = self.config.name(index);
         // The link goes first and by itself: a namespace lingers while any socket in it is open.
         if let Some(link) = uplink::link(&self.netlink, &name).await? {
-            self.netlink
-                .link()
-                .del(link.index)
-                .execute()
-                .await
-                .during(|| format!("removing the link {name}"))?;
+            uplink::remove(&self.netlink, link).await?;
         }
         let path = self.config.mount(&name);
         let unmounted = spawn_blocking(move || namespace::unmount(&path))

@@ -26,7 +26,7 @@ pub enum NetworkError {
         /// What was being done.
         what: String,
         /// The kernel's answer.
-        cause: rtnetlink::Error,
+        cause: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Every address pair of the configured range is in use.
     #[error("all {0} network slots of the address range are in use: widen `range` or end MicroVMs")]
@@ -67,6 +67,9 @@ impl<T> While<T> for nix::Result<T> {
 
 impl<T> While<T> for Result<T, rtnetlink::Error> {
     fn during(self, what: impl FnOnce() -> String) -> Result<T, NetworkError> {
-        self.map_err(|cause| NetworkError::Netlink { what: what(), cause })
+        self.map_err(|cause| NetworkError::Netlink {
+            what: what(),
+            cause: cause.into(),
+        })
     }
 }

@@ -1,6 +1,6 @@
 use std::{net::Ipv4Addr, pin::pin};
 
-use futures::TryStreamExt;
+use futures::{FutureExt, TryStreamExt, future::BoxFuture};
 use rtnetlink::{
     Handle, RouteMessageBuilder,
     packet_route::{
@@ -42,24 +42,39 @@ impl From<LinkMessage> for Link {
 }
 
 /// Every interface of the namespace the handle was opened in. Nobody else may make a list with it meanwhile.
-pub(crate) async fn links(netlink: &Handle) -> Result<Vec<Link>, NetworkError> {
+pub(crate) fn links(netlink: &Handle) -> BoxFuture<'_, Result<Vec<Link>, NetworkError>> {
     let messages = netlink.link().get().execute().map_ok(Link::from);
-    messages
-        .try_collect()
-        .await
-        .during(|| "listing interfaces".into())
+    let all = messages.try_collect::<Vec<Link>>();
+    async { all.await.during(|| "listing interfaces".into()) }.boxed()
 }
 
 /// The interface of this name, if there is one. A netlink socket makes one list at a time (a second one meanwhile is `EBUSY`), so
 /// this asks for no list.
-pub(crate) async fn link(netlink: &Handle, name: &str) -> Result<Option<Link>, NetworkError> {
-    let mut answer = pin!(netlink.link().get().match_name(name).execute());
-    match answer.try_next().await {
-        Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -libc::ENODEV => Ok(None),
-        answer => Ok(answer
-            .during(|| format!("looking for the link {name}"))?
-            .map(Link::from)),
+pub(crate) fn link<'a>(
+    netlink: &'a Handle,
+    name: &'a str,
+) -> BoxFuture<'a, Result<Option<Link>, NetworkError>> {
+    async move {
+        let mut answer = pin!(netlink.link().get().match_name(name).execute());
+        match answer.try_next().await {
+            Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -libc::ENODEV => Ok(None),
+            answer => Ok(answer
+                .during(|| format!("looking for the link {name}"))?
+                .map(Link::from)),
+        }
     }
+    .boxed()
+}
+
+/// Removes a link.
+pub(crate) fn remove(netlink: &Handle, link: Link) -> BoxFuture<'_, Result<(), NetworkError>> {
+    let removed = netlink.link().del(link.index).execute();
+    async move {
+        removed
+            .await
+            .during(|| format!("removing the link {}", link.name))
+    }
+    .boxed()
 }
 
 /// The interfaces towards the Internet: the configured ones, or those of the default routes.
@@ -92,7 +107,11 @@ pub(crate) fn mtu(uplinks: &[Link]) -> u32 {
     uplinks.iter().map(|link| link.mtu).min().unwrap_or(ETHERNET_MTU)
 }
 
-async fn default_routes(netlink: &Handle) -> Result<Vec<u32>, NetworkError> {
+fn default_routes(netlink: &Handle) -> BoxFuture<'_, Result<Vec<u32>, NetworkError>> {
+    list_default_routes(netlink).boxed()
+}
+
+async fn list_default_routes(netlink: &Handle) -> Result<Vec<u32>, NetworkError> {
     let wanted = RouteMessageBuilder::<Ipv4Addr>::new().build();
     let mut routes = Box::pin(netlink.route().get(wanted).execute());
     let mut indices = Vec::new();

@@ -6,9 +6,10 @@
 
 use std::path::Path;
 
+use futures::{FutureExt, future::BoxFuture};
 use serde::{Serialize, de::DeserializeOwned};
 use sqlx::{
-    Row, SqlSafeStr, Sqlite, SqlitePool,
+    SqlSafeStr, Sqlite, SqlitePool,
     migrate::{Migration, MigrationType, Migrator},
     query::Query,
     sqlite::{
@@ -221,7 +222,11 @@ pub struct State {
 
 impl State {
     /// Opens (or makes) the database and brings its schema up to date.
-    pub async fn open(path: &Path) -> Result<State, StateError> {
+    pub fn open(path: &Path) -> BoxFuture<'_, Result<State, StateError>> {
+        Self::open_file(path).boxed()
+    }
+
+    async fn open_file(path: &Path) -> Result<State, StateError> {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -238,7 +243,11 @@ impl State {
     }
 
     /// Carries out all changes, or none; when this returns they survive a power cut.
-    pub async fn commit(&self, changes: Changes) -> Result<(), StateError> {
+    pub fn commit(&self, changes: Changes) -> BoxFuture<'_, Result<(), StateError>> {
+        self.carry_out(changes).boxed()
+    }
+
+    async fn carry_out(&self, changes: Changes) -> Result<(), StateError> {
         // A statement is a transaction by itself.
         if let [change] = &changes.0[..] {
             change.query().execute(&self.pool).await?;
@@ -265,10 +274,7 @@ impl State {
 
     /// All records of a table. One that cannot be read is an error: state is never dropped in silence.
     pub async fn all<T: DeserializeOwned>(&self, table: Table) -> Result<Vec<T>, StateError> {
-        let rows = sqlx::query(table.statements().select)
-            .fetch_all(&self.pool)
-            .await?;
-        read(table, rows)
+        read(table, self.rows(table.statements().select, &[]).await?)
     }
 
     /// The records whose ids sort from `first` on and before `end`, in that order.
@@ -278,16 +284,29 @@ impl State {
         first: &str,
         end: &str,
     ) -> Result<Vec<T>, StateError> {
-        let query = sqlx::query(table.statements().select_range);
-        let rows = query.bind(first).bind(end).fetch_all(&self.pool).await?;
+        let rows = self.rows(table.statements().select_range, &[first, end]).await?;
         read(table, rows)
     }
 
     /// Deletes what [`State::range`] gives.
     pub async fn remove_range(&self, table: Table, first: &str, end: &str) -> Result<(), StateError> {
-        let query = sqlx::query(table.statements().delete_range);
-        query.bind(first).bind(end).execute(&self.pool).await?;
+        self.rows(table.statements().delete_range, &[first, end]).await?;
         Ok(())
+    }
+
+    /// The ids and texts that a statement gives.
+    fn rows<'a>(
+        &'a self,
+        statement: &'static str,
+        bounds: &'a [&'a str],
+    ) -> BoxFuture<'a, Result<Vec<(String, String)>, StateError>> {
+        async move {
+            let query = bounds
+                .iter()
+                .fold(sqlx::query_as(statement), |query, bound| query.bind(*bound));
+            Ok(query.fetch_all(&self.pool).await?)
+        }
+        .boxed()
     }
 
     /// Closes the database after its last commit.
@@ -296,10 +315,9 @@ impl State {
     }
 }
 
-fn read<T: DeserializeOwned>(table: Table, rows: Vec<sqlx::sqlite::SqliteRow>) -> Result<Vec<T>, StateError> {
+fn read<T: DeserializeOwned>(table: Table, rows: Vec<(String, String)>) -> Result<Vec<T>, StateError> {
     rows.into_iter()
-        .map(|row| {
-            let (id, text): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        .map(|(id, text)| {
             serde_json::from_str(&text).map_err(|cause| StateError::Record {
                 table: table.name(),
                 id,

@@ -22,6 +22,7 @@ mod types;
 use std::path::Path;
 
 use blobs::Blobs;
+use futures::{FutureExt, future::BoxFuture};
 use index::Index;
 
 pub use blobs::{BodyError, Staged};
@@ -47,7 +48,11 @@ pub struct Objects {
 
 impl Objects {
     /// Opens or creates the store in `dir`, dropping what a crash or an abandoned upload left.
-    pub async fn open(dir: &Path) -> Result<Self, ObjectsError> {
+    pub fn open(dir: &Path) -> BoxFuture<'_, Result<Self, ObjectsError>> {
+        Self::open_dir(dir).boxed()
+    }
+
+    async fn open_dir(dir: &Path) -> Result<Self, ObjectsError> {
         let index = Index::open(dir).await?;
         let blobs = Blobs::open(dir)?;
         let objects = Self { index, blobs };

@@ -2,6 +2,8 @@
 
 use std::{path::Path, sync::Arc};
 
+use futures::{FutureExt, future::BoxFuture};
+
 use crate::{
     Vm, VmmError,
     firecracker::{Firecracker, FirecrackerVm},
@@ -11,7 +13,15 @@ use crate::{
 
 /// Finds a process again that a former daemon started by the driver of this name; `None` when it is gone. The driver need not
 /// be the one of this daemon, nor its program be there.
-pub async fn adopt(
+pub fn adopt<'a>(
+    driver: &'a str,
+    directory: &'a Path,
+    record: &'a ProcessRecord,
+) -> BoxFuture<'a, Result<Option<Arc<dyn Vm>>, VmmError>> {
+    find(driver, directory, record).boxed()
+}
+
+async fn find(
     driver: &str,
     directory: &Path,
     record: &ProcessRecord,
