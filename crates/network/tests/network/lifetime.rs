@@ -8,6 +8,7 @@ use std::{
 use futures::future::join_all;
 use hearth_agent_protocol::GUEST_ADDRESS;
 use hearth_network::{Egress, Network, NetworkConfig, NetworkError, Slot};
+use nix::sys::statfs::{FsType, statfs};
 use tokio::io::AsyncReadExt;
 
 use crate::{
@@ -16,13 +17,16 @@ use crate::{
     world::{HOST, SERVER, config, echo_server, forwarding, on_a_machine, run},
 };
 
+/// `NSFS_MAGIC` of linux/magic.h.
+const NSFS: FsType = FsType(0x6e73_6673);
+
 /// What exists of a slot on the machine: its link, its mount, its file.
 fn traces(slot_name: &str, config: &NetworkConfig) -> [bool; 3] {
     let path = config.state_directory.join(slot_name);
-    let mounts = fs::read_to_string("/proc/thread-self/mountinfo").expect("readable");
     [
         run("ip", "-o link").contains(&format!(" {slot_name}@")),
-        mounts.contains(&format!(" {} ", path.display())),
+        // The list of mounts would name those of a daemon on this host, too, whose /run lies below this one.
+        statfs(&path).is_ok_and(|mounted| mounted.filesystem_type() == NSFS),
         path.exists(),
     ]
 }
