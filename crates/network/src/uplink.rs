@@ -43,9 +43,14 @@ impl From<LinkMessage> for Link {
 
 /// Every interface of the namespace the handle was opened in. Nobody else may make a list with it meanwhile.
 pub(crate) fn links(netlink: &Handle) -> BoxFuture<'_, Result<Vec<Link>, NetworkError>> {
-    let messages = netlink.link().get().execute().map_ok(Link::from);
-    let all = messages.try_collect::<Vec<Link>>();
-    async { all.await.during(|| "listing interfaces".into()) }.boxed()
+    async move {
+        let messages = netlink.link().get().execute().map_ok(Link::from);
+        messages
+            .try_collect()
+            .await
+            .during(|| "listing interfaces".into())
+    }
+    .boxed()
 }
 
 /// The interface of this name, if there is one. A netlink socket makes one list at a time (a second one meanwhile is `EBUSY`), so
@@ -68,9 +73,10 @@ pub(crate) fn link<'a>(
 
 /// Removes a link.
 pub(crate) fn remove(netlink: &Handle, link: Link) -> BoxFuture<'_, Result<(), NetworkError>> {
-    let removed = netlink.link().del(link.index).execute();
     async move {
-        removed
+        let request = netlink.link().del(link.index);
+        request
+            .execute()
             .await
             .during(|| format!("removing the link {}", link.name))
     }
