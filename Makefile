@@ -89,7 +89,7 @@ hostile-module: prepare
 
 vm-tests: build prepare hostile-module $(VENV)/.ready $(NODE)/.ready
 	cargo build --release --locked -p hearth-daemon -p hearth-cli --example story
-	$(VENV)/bin/python -m pytest tests -q -n 2 --dist loadfile --instafail --durations=20
+	$(VENV)/bin/python -m pytest tests -q -n 3 --dist loadfile --instafail --durations=20
 
 # 200 suspends of one MicroVM and 1,000 launches from one snapshot; `make test` does a few.
 endurance: build prepare $(VENV)/.ready

@@ -23,9 +23,9 @@ import botocore.exceptions
 import model
 
 
-# Several checkouts can be tested on one machine at the same time, each with a number of its own, by two workers each.
+# Several checkouts can be tested on one machine at the same time, each with a number of its own, by up to four workers each.
 WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-NUMBER = 2 * int(os.environ.get("HEARTH_TEST_NUMBER", "0")) + WORKER
+NUMBER = 4 * int(os.environ.get("HEARTH_TEST_NUMBER", "0")) + WORKER
 # Where a build takes minutes, the data directory is kept here from one run to the next as soon as the interpreter is built.
 KEPT = os.environ.get("HEARTH_TEST_KEPT") and pathlib.Path(os.environ["HEARTH_TEST_KEPT"])
 # How many times longer than on a quiet machine of its own everything may take.

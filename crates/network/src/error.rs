@@ -10,7 +10,9 @@ pub enum NetworkError {
     #[error("the program `nft` was not found: install the package `nftables`")]
     NftMissing,
     /// `nft` refused a batch; holds its standard error.
-    #[error("nft refused the rules (does the kernel have nf_tables, conntrack, fib and masquerade?): {0}")]
+    #[error(
+        "nft refused the rules (does the kernel have nf_tables with netdev, conntrack, fib and masquerade?): {0}"
+    )]
     Nft(String),
     /// A system call or a file under `/proc` or the state directory failed.
     #[error("{what}: {cause} (network namespaces need root, CAP_SYS_ADMIN and CAP_NET_ADMIN)")]

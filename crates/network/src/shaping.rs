@@ -1,10 +1,7 @@
 //! How much a guest may send and receive: a token bucket (`tbf`) at each of its namespace's links.
 
 use futures::StreamExt;
-use nix::{
-    net::if_::if_nametoindex,
-    sched::{CloneFlags, unshare},
-};
+use nix::net::if_::if_nametoindex;
 use rtnetlink::{
     Handle,
     packet_core::{
@@ -34,18 +31,8 @@ pub(crate) fn limit(bytes_per_second: u64) -> Result<(), NetworkError> {
     shape_links(&[TAP, VETH], bytes_per_second)
 }
 
-/// Tries on a namespace of its own whether this kernel can hold a link to a rate.
-pub fn probe_limit() -> Result<(), NetworkError> {
-    let tried = std::thread::spawn(|| {
-        unshare(CloneFlags::CLONE_NEWNET).during(|| "making a network namespace".into())?;
-        shape_links(&["lo"], 1 << 20)
-    });
-    tried
-        .join()
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-}
-
-fn shape_links(links: &[&str], bytes_per_second: u64) -> Result<(), NetworkError> {
+/// Holds these links of the calling thread's namespace to a rate.
+pub(crate) fn shape_links(links: &[&str], bytes_per_second: u64) -> Result<(), NetworkError> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_io()
         .build()

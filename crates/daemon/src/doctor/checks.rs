@@ -4,6 +4,7 @@ use std::{
     process::Command,
 };
 
+use hearth_network::NetworkError;
 use hearth_vmm::{
     Acceleration, Driver,
     firecracker::{self, Firecracker},
@@ -35,7 +36,7 @@ pub(super) fn all(config: &Config) -> Vec<Finding> {
         firecracker(config),
         qemu(config),
         vmm(config),
-        tool("nftables", "nft", "--version", "nftables"),
+        rules(),
         tool("mkfs", "mkfs.ext4", "-V", "e2fsprogs"),
         device("tap", "/dev/net/tun", "modprobe tun"),
         rates(config),
@@ -167,6 +168,20 @@ fn device(name: &'static str, path: &str, cure: &str) -> Finding {
     match std::fs::File::options().read(true).write(true).open(path) {
         Ok(_) => Finding::good(name, format!("{path} opens")),
         Err(error) => Finding::bad(name, format!("{path}: {error}"), cure),
+    }
+}
+
+fn rules() -> Finding {
+    match hearth_network::probe_rules() {
+        Ok(()) => Finding::good("nftables", "the kernel takes the rules of guests' networks"),
+        Err(NetworkError::NftMissing) => {
+            Finding::bad("nftables", "nft is not there", "apt-get install nftables")
+        }
+        Err(error) => Finding::bad(
+            "nftables",
+            format!("no guest can start: {error}"),
+            "use a distribution's kernel, with its modules",
+        ),
     }
 }
 

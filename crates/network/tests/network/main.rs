@@ -6,6 +6,7 @@ mod egress;
 mod guest;
 mod lifetime;
 mod limits;
+mod probe;
 mod resolver;
 mod traffic;
 mod world;
