@@ -10,46 +10,52 @@ import pytest
 from support import Hearth
 
 
+def report(done):
+    """The findings by name, and whether the machine will do."""
+    found = json.loads(done.stdout)
+    assert found["sound"] == (done.returncode == 0)
+    return {check["name"]: check for check in found["checks"]}, found["sound"]
+
+
 class Doctor(Hearth):
-    """The command line beside a data directory that no daemon has, with programs of the test's own in the place of the machine's."""
+    """The command line beside a data directory that no daemon has."""
 
     def __init__(self, root, data, base):
         super().__init__(root, data)
-        self.base, self.replaced = base, {}
+        self.base = base
         self.settings_are("")
 
     def settings_are(self, text):
         (self.data / "hearthd.toml").write_text(f'base = "{self.base}"\n{text}')
 
-    def replace(self, program, script):
-        """Puts a shell script where the machine's program is, in the doctor's mount namespace alone."""
-        file = self.data / program
+    def program(self, name, script):
+        """A program of the test's own."""
+        file = self.data / name
         file.write_text(f"#!/bin/sh\n{script}\n")
         file.chmod(0o755)
-        self.replaced[file] = os.path.realpath(shutil.which(program))
+        return file
 
     def examine(self):
-        """The findings by name, and whether the machine will do."""
-        binds = "".join(f"mount --bind {file} {program} && " for file, program in self.replaced.items())
-        done = subprocess.run(
-            ["unshare", "--mount", "sh", "-c", f'{binds}exec "$@"', "sh", self.binary, "--json", "doctor"],
+        return report(self.cli("--json", "doctor", check=False))
+
+    def examine_with(self, program):
+        """With this program in the place of the machine's, in the doctor's mount namespace alone."""
+        place = os.path.realpath(shutil.which(program.name))
+        bound = f'mount --bind {program} {place} && exec "$@"'
+        return report(subprocess.run(
+            ["unshare", "--mount", "sh", "-c", bound, "sh", self.binary, "--json", "doctor"],
             env=self.environment, capture_output=True, text=True, timeout=120,
-        )
-        report = json.loads(done.stdout)
-        assert report["sound"] == (done.returncode == 0)
-        return {check["name"]: check for check in report["checks"]}, report["sound"]
+        ))
 
 
 @pytest.fixture
 def doctor(hearth, tmp_path):
-    # The daemon's other data are whole; the doctor looks at the same base.
     return Doctor(hearth.root, tmp_path, hearth.configuration["base"])
 
 
 def test_this_machine_will_do_and_the_doctor_names_what_its_guests_run_on(hearth):
-    done = hearth.cli("--json", "doctor")
-    checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
-    assert all(check["verdict"] != "bad" for check in checks.values()), checks
+    checks, sound = report(hearth.cli("--json", "doctor"))
+    assert sound and all(check["verdict"] != "bad" for check in checks.values()), checks
     assert checks["nftables"]["cause"] == "the kernel takes the rules of guests' networks"
     # The name of the driver is the one that the daemon measures by.
     assert f"guests run on {hearth.driver}" in checks["vmm"]["cause"]
@@ -58,8 +64,8 @@ def test_this_machine_will_do_and_the_doctor_names_what_its_guests_run_on(hearth
 
 
 def test_a_kernel_that_does_not_take_the_rules_is_named_with_its_words(doctor):
-    doctor.replace("nft", "cat >/dev/null; echo 'Error: Could not process rule: Operation not supported' >&2; exit 1")
-    checks, sound = doctor.examine()
+    refuses = "cat >/dev/null; echo 'Error: Could not process rule: Operation not supported' >&2; exit 1"
+    checks, sound = doctor.examine_with(doctor.program("nft", refuses))
     assert not sound and checks["nftables"]["verdict"] == "bad"
     assert "no guest can start" in checks["nftables"]["cause"]
     assert "Could not process rule: Operation not supported" in checks["nftables"]["cause"]
@@ -78,9 +84,7 @@ def test_a_firecracker_that_is_missing_is_bad_only_where_it_is_asked_for(doctor,
 
 
 def test_a_firecracker_that_is_too_old_is_refused_by_its_version(doctor):
-    program = doctor.data / "firecracker"
-    program.write_text("#!/bin/sh\necho Firecracker v1.11.0\n")
-    program.chmod(0o755)
+    program = doctor.program("firecracker", "echo Firecracker v1.11.0")
     doctor.settings_are(f'firecracker = "{program}"\nvmm = "firecracker"')
     checks, sound = doctor.examine()
     assert not sound and checks["firecracker"]["verdict"] == "bad"

@@ -116,8 +116,7 @@ async fn furnish(
         sysctl::write_if_present(&format!("ipv6/conf/{scope}/disable_ipv6"), "1")?;
     }
     // Rules before any link is up: no packet passes unfiltered, and conntrack's settings appear when its module is loaded.
-    tap::create(config.tap_group).during(|| "making the tap (is the kernel module tun there?)".into())?;
-    nft::apply(&rules::namespace(config, &Egress::internet()))?;
+    fence(config)?;
     sysctl::write("ipv4/ip_forward", "1")?;
     sysctl::write("ipv4/conf/all/rp_filter", "1")?;
     sysctl::write("ipv4/conf/all/send_redirects", "0")?;
@@ -165,6 +164,12 @@ async fn furnish(
         .execute()
         .await
         .during(|| "adding the guest as a neighbour".into())
+}
+
+/// The tap, which the rules name, and the rules.
+pub(crate) fn fence(config: &NetworkConfig) -> Result<(), NetworkError> {
+    tap::create(config.tap_group).during(|| "making the tap (is the kernel module tun there?)".into())?;
+    nft::apply(&rules::namespace(config, &Egress::internet()))
 }
 
 /// Opens a netlink socket in the calling thread's namespace, where it stays.

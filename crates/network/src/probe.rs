@@ -2,14 +2,11 @@
 
 use nix::sched::{CloneFlags, unshare};
 
-use crate::{Egress, NetworkConfig, NetworkError, error::While, nft, rules, shaping, tap};
+use crate::{NetworkConfig, NetworkError, build, error::While, shaping};
 
 /// Tries whether this kernel takes the rules of a guest's namespace.
 pub fn probe_rules() -> Result<(), NetworkError> {
-    apart(|| {
-        tap::create(None).during(|| "making a tap (is the kernel module tun there?)".into())?;
-        nft::apply(&rules::namespace(&NetworkConfig::default(), &Egress::internet()))
-    })
+    apart(|| build::fence(&NetworkConfig::default()))
 }
 
 /// Tries whether this kernel can hold a link to a rate.
