@@ -289,6 +289,10 @@ def test_line_45_versions_can_be_deleted_but_not_the_last(hearth, raw, failed):
     hearth.await_image(failed)
     versions = raw("GET", f"{target}/versions").json["items"]
     assert [version["imageVersion"] for version in versions] == ["3.0", "2.0"], "numbers are never used again"
+    latest_failed = lambda: raw("GET", target).json["latestFailedImageVersion"]
+    assert latest_failed() == "3.0"
+    assert raw("DELETE", f"{target}/versions/3.0").status == 200
+    assert latest_failed() == "2.0"
 
 
 def test_line_46_a_deleted_image_is_gone(hearth, raw, failed):

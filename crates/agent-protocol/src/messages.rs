@@ -25,9 +25,10 @@ pub enum Request {
         /// TCP port in the guest.
         port: u16,
     },
-    /// Stream the application's output, starting at a position; [`Output`] frames follow until the application exits.
+    /// Stream the application's output, starting at a position; [`Output`] frames follow until the application exits, or until
+    /// the guest is frozen for an image, which begins the output anew.
     Output {
-        /// Position in the application's output, in bytes since its start; older bytes may be gone.
+        /// Position in the application's output, in bytes since its beginning; older bytes may be gone.
         from: u64,
     },
     /// Run a command in the application's container. [`Reply::Started`], then [`ExecInput`] down and [`Output`] up.
@@ -58,7 +59,8 @@ pub struct Application {
 /// How to prepare for a pause.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Freeze {
-    /// Before an image's snapshot: drop caches and close outbound connections, so that every clone starts small and alike.
+    /// Before an image's snapshot: drop caches, close outbound connections and begin the output anew, so that every clone
+    /// starts small and alike.
     pub for_image: bool,
 }
 

@@ -1,11 +1,13 @@
 //! The application's output: a bounded ring that never makes the application wait.
 //!
+//! What came before an image's snapshot is a part of its own: its readers come to its end, later ones begin after it.
+//!
 //! A position counts the bytes of both streams together, in the order in which they arrived here, from the
-//! application's start. The ring holds the newest [`CAPACITY_BYTES`] (fewer when the streams alternate in tiny pieces:
+//! part's start. The ring holds the newest [`CAPACITY_BYTES`] (fewer when the streams alternate in tiny pieces:
 //! at most [`MAX_PIECES`] of them); who asks for older bytes is given the oldest there are.
 use std::collections::VecDeque;
 use std::io::Read;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use hearth_agent_protocol::{ExitStatus, Output};
 
@@ -37,11 +39,23 @@ impl Stream {
     }
 }
 
-/// The ring; writers append, any number of readers follow.
+/// Writers append, any number of readers follow.
 #[derive(Default)]
 pub struct OutputLog {
+    part: Mutex<Arc<Part>>,
+}
+
+/// What clones of an image have in common, or what one of them has put out.
+#[derive(Default)]
+pub struct Part {
     ring: Mutex<Ring>,
     changed: Condvar,
+}
+
+/// Where one who follows a part has come to.
+pub struct Reader {
+    part: Arc<Part>,
+    position: u64,
 }
 
 #[derive(Default)]
@@ -52,19 +66,38 @@ struct Ring {
     /// Runs of one stream; their lengths add up to that of `bytes`.
     pieces: VecDeque<(Stream, usize)>,
     ended: Option<ExitStatus>,
+    /// Another part has begun.
+    is_over: bool,
 }
 
 impl OutputLog {
     /// Adds what a stream brought.
     pub fn append(&self, stream: Stream, data: &[u8]) {
-        held(&self.ring).append(stream, data);
-        self.changed.notify_all();
+        held(&self.part).change(|ring| ring.append(stream, data));
     }
 
     /// Says that the application is gone and all its output has been appended.
     pub fn finish(&self, status: ExitStatus) {
-        held(&self.ring).ended = Some(status);
-        self.changed.notify_all();
+        held(&self.part).change(|ring| ring.ended = Some(status));
+    }
+
+    /// Begins a new part. The old one is kept as long as it is read.
+    pub fn begin_part(&self) {
+        let mut part = held(&self.part);
+        let new = Arc::new(Part::default());
+        part.change(|ring| {
+            held(&new.ring).ended = ring.ended;
+            ring.is_over = true;
+        });
+        *part = new;
+    }
+
+    /// Follows the part that is written now, from a position on.
+    pub fn read_from(&self, position: u64) -> Reader {
+        Reader {
+            part: held(&self.part).clone(),
+            position,
+        }
     }
 
     /// Appends everything until the end of the stream.
@@ -79,26 +112,46 @@ impl OutputLog {
             }
         }
     }
+}
 
-    /// The next frame from `position`, which it advances. Waits for one; `None` once `stop` holds
-    /// (see [`OutputLog::wake`]). After [`Output::Exited`] nothing follows.
-    pub fn next(&self, position: &mut u64, stop: impl Fn() -> bool) -> Option<Output> {
-        let mut ring = held(&self.ring);
-        loop {
-            if stop() {
-                return None;
-            }
-            if let Some(frame) = ring.read(position) {
-                return Some(frame);
-            }
-            ring = self.changed.wait(ring).unwrap_or_else(PoisonError::into_inner);
-        }
+impl Part {
+    fn change(&self, change: impl FnOnce(&mut Ring)) {
+        change(&mut held(&self.ring));
+        self.changed.notify_all();
     }
 
     /// Makes every waiting reader look at its stop condition.
     pub fn wake(&self) {
-        let _ring = held(&self.ring);
-        self.changed.notify_all();
+        self.change(|_| {});
+    }
+}
+
+impl Reader {
+    /// What it reads.
+    pub fn part(&self) -> Arc<Part> {
+        self.part.clone()
+    }
+
+    /// The next frame. Waits for one; `None` at the part's end, and once `stop` holds (see [`Part::wake`]).
+    /// After [`Output::Exited`] nothing follows.
+    pub fn next(&mut self, stop: impl Fn() -> bool) -> Option<Output> {
+        let mut ring = held(&self.part.ring);
+        loop {
+            if stop() {
+                return None;
+            }
+            if let Some(frame) = ring.read(&mut self.position) {
+                return Some(frame);
+            }
+            if ring.is_over {
+                return None;
+            }
+            ring = self
+                .part
+                .changed
+                .wait(ring)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
     }
 }
 

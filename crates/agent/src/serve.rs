@@ -80,7 +80,12 @@ impl Agent {
         match request {
             Request::Hello => return Ok(Some(hello()?)),
             Request::Start(settings) => self.start(settings)?,
-            Request::Freeze(request) => freeze(&request)?,
+            Request::Freeze(request) => {
+                freeze(&request)?;
+                if let (true, Some(application)) = (request.for_image, self.application.get()) {
+                    application.output.begin_part();
+                }
+            }
             Request::Thaw(request) => self.thaw(&request)?,
             Request::Hook(call) => return Ok(Some(Reply::Hook(hook::call(&call)))),
             Request::AwaitListener { timeout_ms } => {
@@ -198,9 +203,10 @@ fn close_connections() {
     }
 }
 
-/// Sends frames until the application has ended or the host has gone.
-fn follow_output(host: &mut TcpStream, application: &Started, mut position: u64) {
-    let output = &application.output;
+/// Sends frames until the application or this part of its output has ended, or the host has gone.
+fn follow_output(host: &mut TcpStream, application: &Started, position: u64) {
+    let mut output = application.output.read_from(position);
+    let part = output.part();
     let gone = AtomicBool::new(false);
     let Ok(mut watched) = host.try_clone() else { return };
     thread::scope(|scope| {
@@ -210,12 +216,12 @@ fn follow_output(host: &mut TcpStream, application: &Started, mut position: u64)
             .spawn_scoped(scope, || {
                 while std::io::Read::read(&mut watched, &mut [0; 64]).is_ok_and(|count| count > 0) {}
                 gone.store(true, Ordering::Relaxed);
-                output.wake();
+                part.wake();
             });
         if watch.is_err() {
             return;
         }
-        while let Some(frame) = output.next(&mut position, || gone.load(Ordering::Relaxed)) {
+        while let Some(frame) = output.next(|| gone.load(Ordering::Relaxed)) {
             let last = matches!(frame, hearth_agent_protocol::Output::Exited(_));
             if write_frame(host, &frame).is_err() || last {
                 break;

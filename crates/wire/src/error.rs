@@ -155,9 +155,9 @@ impl ApiError {
         Self::new(ErrorKind::Throttling, "Rate exceeded").retry_after(retry_after_seconds)
     }
 
-    /// 500 without details: they belong in the log.
+    /// 500 without details: they belong in the log. Trying again may help.
     pub fn internal() -> Self {
-        Self::new(ErrorKind::InternalServer, "Internal server error")
+        Self::new(ErrorKind::InternalServer, "Internal server error").retry_after(1)
     }
 
     /// 500: the machine has no room for another MicroVM.
@@ -203,9 +203,12 @@ impl ApiError {
                 print("serviceCode", &details.service_code);
                 print("quotaCode", &details.quota_code);
             }
+            ErrorKind::TooManyRequests => {
+                body.insert("Type".to_owned(), json!("User"));
+                body.insert("Reason".to_owned(), json!("CallerRateLimitExceeded"));
+            }
             ErrorKind::InvalidParameterValue
             | ErrorKind::ResourceConflict
-            | ErrorKind::TooManyRequests
             | ErrorKind::ConnectorNotFound
             | ErrorKind::NetworkConnectorLimitExceeded => {
                 body.insert("Type".to_owned(), json!("User"));
@@ -266,6 +269,10 @@ mod tests {
                 json!({"Type": "User", "message": "m"}),
             ),
             (
+                ApiError::new(ErrorKind::TooManyRequests, "m"),
+                json!({"Type": "User", "message": "m", "Reason": "CallerRateLimitExceeded"}),
+            ),
+            (
                 ApiError::new(ErrorKind::ConnectorNotFound, "m"),
                 json!({"Type": "User", "Message": "m"}),
             ),
@@ -282,5 +289,6 @@ mod tests {
         assert_eq!(ApiError::capacity("m").status(), 500);
         assert_eq!(ApiError::throttled(2).status(), 429);
         assert_eq!(ApiError::throttled(2).retry_after_seconds, Some(2));
+        assert_eq!(ApiError::internal().retry_after_seconds, Some(1));
     }
 }

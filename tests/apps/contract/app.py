@@ -47,6 +47,7 @@ def lives(connection):
 
 
 def facts():
+    memory = [line.split(":") for line in pathlib.Path("/proc/meminfo").read_text().splitlines()]
     return {
         "identity": IDENTITY,
         "calls": calls,
@@ -55,8 +56,16 @@ def facts():
         "word": pathlib.Path("word").read_text().strip(),
         "validated": VALIDATED.exists(),
         "random": os.urandom(16).hex(),
-        "disk": os.statvfs("/").f_blocks * os.statvfs("/").f_frsize,
+        "disk": size("/"),
+        "processors": os.cpu_count(),
+        "memory": {name: int(value.split()[0]) << 10 for name, value in memory if name in ("MemTotal", "SwapTotal")},
+        "shared memory": size("/dev/shm"),
     }
+
+
+def size(path):
+    found = os.statvfs(path)
+    return found.f_blocks * found.f_frsize
 
 
 def ready():
@@ -68,7 +77,9 @@ def ready():
 
 
 def run(body):
-    word, _, value = (json.loads(body).get("runHookPayload") or "").partition(" ")
+    payload = json.loads(body).get("runHookPayload") or ""
+    print(f"run with {payload!r}", flush=True)
+    word, _, value = payload.partition(" ")
     if word == "sleep":
         time.sleep(float(value))
     return int(value) if word == "status" else 200
@@ -84,6 +95,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(ready())
         elif self.path == PREFIX + "validate":
             VALIDATED.write_text("by the throwaway clone")
+            print("validated", flush=True)
             self.answer(200)
         elif self.path == PREFIX + "run":
             self.answer(run(body))

@@ -6,10 +6,11 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn frames_from(log: &OutputLog, mut position: u64) -> Vec<Output> {
+fn frames_from(log: &OutputLog, position: u64) -> Vec<Output> {
+    let mut reader = log.read_from(position);
     let mut frames = Vec::new();
     loop {
-        let frame = log.next(&mut position, || false).expect("no stop asked for");
+        let frame = reader.next(|| false).expect("no stop asked for");
         let last = matches!(frame, Output::Exited(_));
         frames.push(frame);
         if last {
@@ -67,25 +68,50 @@ fn a_reader_that_comes_too_late_gets_the_oldest_bytes_there_are() {
 
 #[test]
 fn a_following_reader_sees_output_as_it_arrives_and_can_be_stopped() {
-    let log = Arc::new(OutputLog::default());
+    let log = OutputLog::default();
     let gone = Arc::new(AtomicBool::new(false));
+    let mut reader = log.read_from(0);
+    let part = reader.part();
     let reader = thread::spawn({
-        let (log, gone) = (log.clone(), gone.clone());
+        let gone = gone.clone();
         move || {
-            let mut position = 0;
-            let first = log.next(&mut position, || gone.load(Ordering::Relaxed));
-            (first, log.next(&mut position, || gone.load(Ordering::Relaxed)))
+            let first = reader.next(|| gone.load(Ordering::Relaxed));
+            (first, reader.next(|| gone.load(Ordering::Relaxed)))
         }
     });
     log.append(Stream::Stdout, b"live");
     while !reader.is_finished() {
         gone.store(true, Ordering::Relaxed);
-        log.wake();
+        part.wake();
         thread::yield_now();
     }
     let (first, second) = reader.join().expect("reader");
     assert!(first.is_none() || first == Some(Output::Stdout(b"live".to_vec())));
     assert_eq!(second, None);
+}
+
+#[test]
+fn a_new_part_ends_the_old_one_for_its_readers_and_begins_with_nothing() {
+    let log = OutputLog::default();
+    log.append(Stream::Stdout, b"built");
+    let mut early = log.read_from(0);
+    log.begin_part();
+    log.append(Stream::Stdout, b"launched");
+    assert_eq!(early.next(|| false), Some(Output::Stdout(b"built".to_vec())));
+    assert_eq!(early.next(|| false), None);
+    let mut late = log.read_from(0);
+    assert_eq!(late.next(|| false), Some(Output::Stdout(b"launched".to_vec())));
+    log.finish(ExitStatus::Code(0));
+    assert_eq!(late.next(|| false), Some(Output::Exited(ExitStatus::Code(0))));
+}
+
+#[test]
+fn an_application_that_ended_before_a_new_part_has_ended_in_it() {
+    let log = OutputLog::default();
+    log.append(Stream::Stdout, b"built");
+    log.finish(ExitStatus::Code(7));
+    log.begin_part();
+    assert_eq!(frames_from(&log, 0), [Output::Exited(ExitStatus::Code(7))]);
 }
 
 proptest! {

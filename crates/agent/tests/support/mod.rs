@@ -224,8 +224,8 @@ impl Drop for Container {
 
 /// All output from the start to the exit: status, stdout, stderr.
 pub(crate) fn follow(output: &OutputLog) -> (ExitStatus, String, String) {
-    let mut position = 0;
-    kinds(|| output.next(&mut position, || false).expect("nobody stops it"))
+    let mut reader = output.read_from(0);
+    kinds(|| reader.next(|| false).expect("nobody stops it"))
 }
 
 pub(crate) fn kinds(mut next: impl FnMut() -> Output) -> (ExitStatus, String, String) {

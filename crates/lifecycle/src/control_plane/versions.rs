@@ -132,8 +132,13 @@ impl Service {
             updated_at: Timestamp::now(),
             ..image.clone()
         };
-        image.latest_active_version =
-            newest_runnable(versions.into_iter().filter(|other| other.version != deleted));
+        let mut left = versions.into_iter().filter(|other| other.version != deleted);
+        image.latest_active_version = newest_runnable(left.clone());
+        if image.latest_failed_version.as_ref() == Some(&deleted) {
+            image.latest_failed_version = left
+                .find(|version| version.state == MicrovmImageVersionState::Failed)
+                .map(|version| version.version.clone());
+        }
         self.write(&mut catalog, image, None, Some(&key)).await?;
         drop(catalog);
         let service = self.clone();

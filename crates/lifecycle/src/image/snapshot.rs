@@ -3,6 +3,7 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use hearth_agent_protocol::{Freeze, Output};
@@ -12,12 +13,16 @@ use hearth_metadata::Subject;
 use hearth_network::Egress;
 use hearth_storage::disk;
 use hearth_wire::types::Hooks;
+use tokio::{sync::Notify, time::sleep};
 
 use crate::{
     hooks::{HookName, enabled},
     node::{Node, scratch_of},
     tiers::Tier,
 };
+
+/// How long a frozen guest may take to say what its application had put out.
+const LAST_OUTPUT: Duration = Duration::from_secs(5);
 
 /// Why there is no snapshot. The text is the build's reason.
 #[derive(Debug, thiserror::Error)]
@@ -74,21 +79,20 @@ pub(super) async fn take(
     if let Err(error) = guest.while_it_lives(ready).await {
         drop(metadata);
         guest.destroy().await;
-        return Err(match blame(error, directory) {
-            SnapshotError::Node(GuestError::Ended) => {
-                SnapshotError::Application("MicroVM terminated before its snapshot was taken".into())
-            }
-            error => error,
-        });
+        return Err(blame(error, directory));
     }
     drop(metadata);
     Ok(node.host.snapshot(guest, &boot).await?)
 }
 
-/// A full disk, if it is one: a VMM whose memory file finds no room there is ended by the kernel, without a word.
+/// A full disk, if it is one: a VMM whose memory file finds no room there is ended by the kernel, without a word. Else a guest
+/// that ended did so by what runs in it.
 fn blame(error: SnapshotError, directory: &Path) -> SnapshotError {
     match (error, disk::has_room(directory)) {
         (SnapshotError::Node(_), Err(full)) => SnapshotError::Io(full),
+        (SnapshotError::Node(GuestError::Ended), Ok(())) => {
+            SnapshotError::Application("MicroVM terminated before its snapshot was taken".into())
+        }
         (error, _) => error,
     }
 }
@@ -118,21 +122,28 @@ async fn make_ready(
         Err(GuestError::Refused(cause)) => return Err(SnapshotError::Application(cause)),
         other => other?,
     }
-    let ready = async {
-        match enabled(hooks, HookName::Ready) {
+    let is_frozen = Notify::new();
+    let frozen = async {
+        let is_ready = match enabled(hooks, HookName::Ready) {
             Some(hook) => hook
                 .call_until_ready(agent)
                 .await?
                 .map(|()| true)
-                .map_err(SnapshotError::Application),
+                .map_err(SnapshotError::Application)?,
             // Without a hook: when something listens, or after a while (spec section 34, question 2).
-            None => Ok(agent.await_listener(node.config.listen_timeout).await?),
+            None => agent.await_listener(node.config.listen_timeout).await?,
+        };
+        agent.freeze(Freeze { for_image: true }).await?;
+        is_frozen.notify_one();
+        Ok::<_, SnapshotError>(is_ready)
+    };
+    let logged = async {
+        tokio::select! {
+            ended = follow(agent, &mut log) => ended,
+            () = async { is_frozen.notified().await; sleep(LAST_OUTPUT).await } => Ok(()),
         }
     };
-    let is_ready = tokio::select! {
-        ended = follow(agent.clone(), &mut log) => Err(SnapshotError::Application(ended?)),
-        ready = ready => ready,
-    }?;
+    let (is_ready, ()) = tokio::try_join!(frozen, logged)?;
     if let (false, Some(log)) = (is_ready, &log) {
         log.line(&format!(
             "Nothing listened within {} s: the snapshot is taken now, and what runs may not be ready in it. \
@@ -140,12 +151,11 @@ async fn make_ready(
             node.config.listen_timeout.as_secs()
         ));
     }
-    agent.freeze(Freeze { for_image: true }).await?;
     Ok(())
 }
 
-/// Logs the application's output; returns the reason when the application ends.
-async fn follow(agent: Agent, log: &mut Option<LogWriter>) -> Result<String, SnapshotError> {
+/// Logs the application's output until it ends, which is an error if the application has ended.
+async fn follow(agent: &Agent, log: &mut Option<LogWriter>) -> Result<(), SnapshotError> {
     let mut output = agent.output(0).await?;
     loop {
         match output.next().await? {
@@ -158,9 +168,12 @@ async fn follow(agent: Agent, log: &mut Option<LogWriter>) -> Result<String, Sna
                 if let Some(log) = log {
                     let _the_log_reports_it = log.flush().await;
                 }
-                return Ok(format!("Container Stopped with Exit Code: {}", status.code()));
+                return Err(SnapshotError::Application(format!(
+                    "Container Stopped with Exit Code: {}",
+                    status.code()
+                )));
             }
-            None => return Ok("MicroVM terminated before its snapshot was taken".into()),
+            None => return Ok(()),
         }
     }
 }
@@ -191,19 +204,15 @@ pub(super) async fn validate(
         .await?;
     let result = async {
         guest.agent().thaw(true).await?;
-        let ended = async {
-            let reason = follow(guest.agent().clone(), &mut log).await?;
-            Err(SnapshotError::Application(reason))
-        };
         tokio::select! {
-            ended = ended => ended,
+            ended = follow(guest.agent(), &mut log) => ended.and(Err(GuestError::Ended.into())),
             called = hook.call_until_ready(guest.agent()) => called?.map_err(SnapshotError::Application),
         }
     };
     let result = guest.while_it_lives(result).await;
     drop(metadata);
     guest.destroy().await;
-    result
+    result.map_err(|error| blame(error, directory.path()))
 }
 
 #[cfg(test)]

@@ -107,6 +107,7 @@ impl Task {
         let started = async {
             // Outbound connections were closed before the snapshot was taken.
             guest.agent().thaw(false).await?;
+            self.follow_output();
             if let Some(hook) = enabled(self.record.hooks.as_ref(), HookName::Run) {
                 let payload = self
                     .record

@@ -1,18 +1,30 @@
 //! The application's output: to the log, when one is asked for, and its end to the task.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use hearth_agent_protocol::{ExitStatus, Output};
 use hearth_guest::Agent;
 use hearth_logs::{LogWriter, LogsError};
 use hearth_wire::{Timestamp, types::Logging};
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{
+    sync::mpsc,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
 
 use super::record::MicrovmRecord;
 use crate::{node::Node, permissions::Actor};
+
+/// What is on its way from the guest has come when this long nothing has.
+const QUIET: Duration = Duration::from_millis(50);
+/// The longest that an end waits for output.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Follows the output of one guest until it ends or [`Follower::stop`] is called.
 pub(crate) struct Follower {
@@ -57,6 +69,20 @@ impl Follower {
             }
         });
         Follower { task, position }
+    }
+
+    /// Waits until nothing more has come for a moment: the last words of an application that is to be ended.
+    pub(crate) async fn catch_up(&self) {
+        let quiet = async {
+            loop {
+                let before = self.position();
+                sleep(QUIET).await;
+                if self.task.is_finished() || self.position() == before {
+                    return;
+                }
+            }
+        };
+        let _it_talks_on = timeout(LAST_WORDS, quiet).await;
     }
 
     /// Stops; returns the position reached.

@@ -7,7 +7,7 @@ use hearth_guest::{Guest, GuestError, GuestRecord, Snapshot};
 use hearth_metadata::{Lease, Serving, Subject};
 use hearth_network::{Egress, Slot};
 use hearth_state::Table;
-use hearth_wire::{ApiError, Timestamp};
+use hearth_wire::{ApiError, Timestamp, types::Logging};
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
     time::{Instant, sleep_until},
@@ -302,7 +302,7 @@ impl Task {
         decide(self.record.stage, request, self.record.idle_policy.as_ref())
     }
 
-    /// Opens the gate and follows the application's output.
+    /// Opens the gate and follows the application's output, if nobody does yet.
     pub(super) fn open_gate(&mut self) {
         let Some(guest) = &self.guest else { return };
         guest.treasure();
@@ -319,8 +319,11 @@ impl Task {
         self.gate.send_replace(None);
     }
 
-    fn follow_output(&mut self) {
-        let Some(guest) = &self.guest else { return };
+    /// Follows the application's output, from where that was left.
+    pub(super) fn follow_output(&mut self) {
+        let Some(guest) = self.guest.as_ref().filter(|_| self.follower.is_none()) else {
+            return;
+        };
         let (agent, from, exits) = (
             guest.agent().clone(),
             self.record.output_position,
@@ -382,6 +385,9 @@ impl Task {
             if let Err(cause) = outcome.map_err(|error| error.to_string()).flatten() {
                 tracing::info!(microvm = self.record.id, cause, "the terminate hook failed");
             }
+        }
+        if let (Some(follower), Some(Logging::CloudWatch(_))) = (&self.follower, &self.record.logging) {
+            follower.catch_up().await;
         }
         self.drop_guest().await;
         self.stop_following();
