@@ -27,6 +27,14 @@ pub(crate) struct Pending {
     dropped_bytes: u64,
 }
 
+/// What has become of a line.
+pub(crate) struct Pushed {
+    /// The rate had room for it.
+    pub(crate) is_kept: bool,
+    /// The caller is to see to it that the stream is flushed.
+    pub(crate) is_first: bool,
+}
+
 /// Lines taken out to be written.
 pub(crate) struct Batch {
     pub(crate) lines: Vec<u8>,
@@ -62,18 +70,26 @@ impl Pending {
     }
 
     /// Takes a line in, or counts it as lost where it is over the rate.
-    /// `true` if the caller is to see to it that the stream is flushed.
-    pub(crate) fn push(&mut self, timestamp_ms: i64, message: &str, limits: &Limits) -> bool {
+    pub(crate) fn push(&mut self, timestamp_ms: i64, message: &str, limits: &Limits) -> Pushed {
         // A line costs its envelope, too: empty lines are not free.
         let cost = message.len() + 48;
-        if self.admits(cost, limits) {
+        let is_kept = self.admits(cost, limits);
+        if is_kept {
             self.allowance -= cost as u64;
             self.append(timestamp_ms, message);
         } else {
-            self.dropped_lines += 1;
-            self.dropped_bytes += message.len() as u64;
+            self.lose(1, message.len() as u64);
         }
-        !std::mem::replace(&mut self.queued, true)
+        Pushed {
+            is_kept,
+            is_first: !std::mem::replace(&mut self.queued, true),
+        }
+    }
+
+    /// Counts lines that are over the rate.
+    pub(crate) fn lose(&mut self, lines: u64, bytes: u64) {
+        self.dropped_lines += lines;
+        self.dropped_bytes += bytes;
     }
 
     /// Takes the lines out, with a word on those lost.

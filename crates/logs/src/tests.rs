@@ -183,6 +183,35 @@ async fn a_chatty_writer_loses_lines_and_the_log_says_so() {
 }
 
 #[tokio::test]
+async fn output_over_the_rate_is_counted_to_the_last_line_and_what_has_no_end_yet_goes_on() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let limits = Limits {
+        bytes_per_second: 1_000,
+        burst_bytes: 10_000,
+        ..Limits::default()
+    };
+    let logs = Logs::open_with(dir.path(), limits).await.expect("open");
+    let mut writer = logs.writer(ME, GROUP, STREAM).await.expect("writer");
+    let mut output = b"y\n".repeat(1 << 20);
+    output.extend_from_slice(b"half");
+    writer.write(&output);
+    let found = messages(&logs, head()).await;
+    let (notice, kept) = found.split_last().expect("lines");
+    assert!(kept.len() < 1000, "{} lines went through", kept.len());
+    let lost = (1 << 20) - kept.len();
+    assert_eq!(
+        *notice,
+        format!("[hearth] {lost} lines ({lost} bytes) were dropped: this log stream is over its rate")
+    );
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    writer.write(b" a line\n");
+    assert_eq!(
+        messages(&logs, head()).await.last().expect("a line"),
+        "half a line"
+    );
+}
+
+#[tokio::test]
 async fn a_writer_outlives_the_deletion_of_its_group() {
     let (_dir, logs) = logs().await;
     let writer = logs.writer(ME, GROUP, STREAM).await.expect("writer");

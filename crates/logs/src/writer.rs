@@ -32,14 +32,35 @@ impl LogWriter {
     /// Takes raw output in: an event for each line; the last one waits for its end.
     pub fn write(&mut self, bytes: &[u8]) {
         let mut partial = std::mem::take(&mut self.partial);
-        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let end = rest.iter().position(|byte| *byte == b'\n');
+            let (piece, next) = rest.split_at(end.map_or(rest.len(), |end| end + 1));
             partial.extend_from_slice(piece);
-            if piece.ends_with(b"\n") || partial.len() >= MAX_MESSAGE_BYTES {
-                self.raw_line(&partial);
+            rest = next;
+            if end.is_some() || partial.len() >= MAX_MESSAGE_BYTES {
+                if !self.raw_line(&partial) {
+                    rest = self.lose_lines(rest);
+                }
                 partial.clear();
             }
         }
         self.partial = partial;
+    }
+
+    /// Drops the lines that came together with one that was over the rate, without a look at each: output that is all ends of
+    /// lines would take much time. Returns what comes after the last of them.
+    fn lose_lines<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        let end = bytes
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |end| end + 1);
+        let (lost, rest) = bytes.split_at(end);
+        let lines = lost.iter().filter(|byte| **byte == b'\n').count();
+        if let (Some((_, stream)), 1..) = (self.target(), lines) {
+            stream.pending().lose(lines as u64, (lost.len() - lines) as u64);
+        }
+        rest
     }
 
     /// Writes one event, now.
@@ -49,10 +70,12 @@ impl LogWriter {
 
     /// Writes one event of a given time (Unix milliseconds).
     pub fn line_at(&self, timestamp_ms: i64, text: &str) {
-        let Some((group, stream)) = self.target() else {
-            return;
-        };
-        push(&self.logs.inner, &group, &stream, timestamp_ms, text);
+        self.push(timestamp_ms, text);
+    }
+
+    fn push(&self, timestamp_ms: i64, text: &str) -> bool {
+        self.target()
+            .is_some_and(|(group, stream)| push(&self.logs.inner, &group, &stream, timestamp_ms, text))
     }
 
     /// Writes everything so far through to the disk, an unended last line included.
@@ -72,11 +95,12 @@ impl LogWriter {
         }
     }
 
-    fn raw_line(&self, line: &[u8]) {
+    /// `false` if it was over the rate.
+    fn raw_line(&self, line: &[u8]) -> bool {
         let line = line.strip_suffix(b"\n").unwrap_or(line);
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let text: Cow<'_, str> = String::from_utf8_lossy(line);
-        self.line(&text);
+        self.push(crate::now_ms(), &text)
     }
 
     /// The stream; a new one where someone deleted it meanwhile.
@@ -101,18 +125,24 @@ impl Drop for LogWriter {
     }
 }
 
-/// Queues an event, in pieces where it is too long.
-pub(crate) fn push(logs: &Inner, group: &Arc<Group>, stream: &Arc<Stream>, timestamp_ms: i64, text: &str) {
+/// Queues an event, in pieces where it is too long. `false` if it was over the rate.
+pub(crate) fn push(
+    logs: &Inner,
+    group: &Arc<Group>,
+    stream: &Arc<Stream>,
+    timestamp_ms: i64,
+    text: &str,
+) -> bool {
     let mut rest = text;
     loop {
         let (piece, next) = rest.split_at(rest.floor_char_boundary(MAX_MESSAGE_BYTES));
         // The guard must be gone before the stream is queued: flushing takes both the other way round.
-        let queue = stream.pending().push(timestamp_ms, piece, &logs.limits);
-        if queue {
+        let pushed = stream.pending().push(timestamp_ms, piece, &logs.limits);
+        if pushed.is_first {
             logs.mark_dirty(group, stream);
         }
         if next.is_empty() {
-            return;
+            return pushed.is_kept;
         }
         rest = next;
     }

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    TargetArch,
+    TargetArch, sock_filter,
 };
 
 /// What no VMM needs and what a break-out would start with. It stands before the VMM's own filter and holds from its
@@ -34,6 +34,13 @@ const DENIED: &[libc::c_long] = &[
     libc::SYS_quotactl,
     libc::SYS_name_to_handle_at,
     libc::SYS_open_by_handle_at,
+    // A VMM has one flat directory, which this daemon reads and removes.
+    libc::SYS_mkdir,
+    libc::SYS_mkdirat,
+    libc::SYS_link,
+    libc::SYS_linkat,
+    libc::SYS_symlink,
+    libc::SYS_symlinkat,
     libc::SYS_mknod,
     libc::SYS_mknodat,
     libc::SYS_fanotify_init,
@@ -83,7 +90,31 @@ pub(super) fn restrict() -> Result<(), seccompiler::Error> {
         let program: BpfProgram = filter.try_into()?;
         seccompiler::apply_filter(&program)?;
     }
-    Ok(())
+    seccompiler::apply_filter(&NO_X32)
+}
+
+/// The same calls by other numbers, where the kernel has them: an x32 call has this bit set.
+const X32: u32 = 0x4000_0000;
+/// Ends a process that makes such a call. The library compares numbers alone.
+const NO_X32: [sock_filter; 4] = [
+    statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0),
+    sock_filter {
+        code: (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16,
+        jt: 0,
+        jf: 1,
+        k: X32,
+    },
+    statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_KILL_PROCESS),
+    statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
+];
+
+const fn statement(code: u32, k: u32) -> sock_filter {
+    sock_filter {
+        code: code as u16,
+        jt: 0,
+        jf: 0,
+        k,
+    }
 }
 
 /// The flags of clone3 lie in memory, where no filter sees them: without it the C library uses clone.
@@ -103,7 +134,8 @@ fn denials() -> Result<SeccompFilter, seccompiler::BackendError> {
         SeccompCondition::new(0, SeccompCmpArgLen::Dword, operator, family as u64)
     };
     let no_local_socket = SeccompRule::new(vec![condition(SeccompCmpOp::Ne, libc::AF_UNIX)?])?;
-    rules.insert(libc::SYS_socket, vec![no_local_socket]);
+    rules.insert(libc::SYS_socket, vec![no_local_socket.clone()]);
+    rules.insert(libc::SYS_socketpair, vec![no_local_socket]);
     let namespaces = (libc::CLONE_NEWNS
         | libc::CLONE_NEWCGROUP
         | libc::CLONE_NEWUTS
@@ -141,6 +173,14 @@ mod tests {
             ));
             assert!(nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER).is_err());
             assert_eq!(nix::unistd::chroot("/"), Err(nix::Error::EPERM));
+            assert!(refused(std::fs::create_dir("/tmp/refused").expect_err("refused")));
+            let pair = nix::sys::socket::socketpair(
+                nix::sys::socket::AddressFamily::Tipc,
+                nix::sys::socket::SockType::SeqPacket,
+                None,
+                nix::sys::socket::SockFlag::empty(),
+            );
+            assert_eq!(pair.err(), Some(nix::Error::EPERM));
             // SAFETY: without a filter the kernel refuses the null pointer.
             let ring = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, 0) };
             assert!(ring == -1 && refused(std::io::Error::last_os_error()));

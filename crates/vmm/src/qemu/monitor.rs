@@ -17,7 +17,7 @@ use serde::Serialize;
 use tokio::{
     io::{AsyncRead, ReadBuf, ReadHalf, WriteHalf},
     net::UnixStream,
-    sync::watch,
+    sync::{mpsc, watch},
 };
 
 use crate::{
@@ -57,14 +57,21 @@ impl Monitor {
         let (service, mut events) = stream.into_parts();
         let (resumes, resumed) = watch::channel(0);
         let service = Arc::new(service);
-        let (stopped, its_process) = (Arc::downgrade(&service), process.clone());
+        let (stops, mut stopped) = mpsc::channel(1);
+        let (stopping, its_process) = (Arc::downgrade(&service), process.clone());
+        // One question at a time, however often a process says that it has stopped.
+        tokio::spawn(async move {
+            while let Some(()) = stopped.recv().await {
+                end_if_broken(stopping.clone(), its_process.clone()).await;
+            }
+        });
         tokio::spawn(async move {
             while let Some(Ok(event)) = events.next().await {
                 match event {
                     qmp::Event::RESUME { .. } => resumes.send_modify(|count| *count += 1),
                     // This task reads the answers, too: it must not wait for one.
                     qmp::Event::STOP { .. } => {
-                        drop(tokio::spawn(end_if_broken(stopped.clone(), its_process.clone())))
+                        let _one_waits_already = stops.try_send(());
                     }
                     _ => {}
                 }
