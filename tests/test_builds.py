@@ -6,6 +6,7 @@ import zipfile
 
 import pytest
 
+import private
 from support import Hearth
 
 
@@ -27,6 +28,16 @@ def escaping():
         packed.writestr("Dockerfile", "FROM debian:13\n")
         packed.writestr("../../etc/cron.d/evil", "* * * * * root true\n")
     return buffer.getvalue()
+
+
+def test_a_build_that_does_not_end_is_ended(hearth):
+    dockerfile = "FROM debian:13\nRUN echo so far so good && sleep 3600\nCMD [\"true\"]\n"
+    uri = hearth.upload("endless.zip", hearth.archive(Dockerfile=dockerfile))
+    with private.settings(hearth, "", first="build_timeout_seconds = 20"):
+        build = failing(hearth, "endless", uri)
+    assert build["stateReason"].endswith(
+        "CONTAINER_BUILD_FAILED: the build took longer than 20 s (build_timeout_seconds in hearthd.toml)"
+    )
 
 
 def failing(hearth, name, uri, **more):

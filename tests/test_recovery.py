@@ -1,12 +1,15 @@
 """`kill -9` of the daemon at any moment: no finished work is lost, half-done work is finished or undone, and what belongs
 to nobody is swept."""
 
+import json
+import socket
 import threading
 import time
 
 import pytest
 
 from support import WAKES, wait_for
+from test_jail import in_jail
 
 # Makes a hook of the interpreter take long, so that the daemon can be killed in the middle of it.
 SLOW_HOOKS = """
@@ -116,6 +119,60 @@ def test_a_kill_in_a_resume_finishes_or_undoes_it(hearth, stateful):
         asked.join()
         vm.await_state("RUNNING", "SUSPENDED")
         assert vm.python("state") == "'resumed'"
+
+
+def stop_the_guest(hearth, pid):
+    """What the daemon does before it writes a guest out."""
+    with socket.socket(socket.AF_UNIX) as control:
+        if hearth.driver == "firecracker":
+            control.connect(f"/proc/{pid}/root/own/api.sock")
+            body = b'{"state": "Paused"}'
+            control.sendall(b"PATCH /vm HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            assert b" 204 " in control.recv(1 << 16)
+        else:
+            control.connect(f"/proc/{pid}/root/own/qmp.sock")
+            lines = control.makefile("rw")
+            lines.readline()
+            for command in ("qmp_capabilities", "stop", "query-status"):
+                lines.write(json.dumps({"execute": command, "id": command}) + "\n")
+                lines.flush()
+                answer = next(said for said in map(json.loads, lines) if "event" not in said)
+            assert answer["return"]["running"] is False
+
+
+def test_a_kill_while_a_refused_resume_is_suspended_again_loses_nothing(hearth, stateful):
+    vm = stateful("refused")
+    # The application moves on, in memory and on its disk, before it answers the hook.
+    vm.python(SLOW_HOOKS.replace("SECONDS", "0") + """
+woken = 0
+def slow(self, hook, payload=None):
+    global woken
+    if hook == "resume":
+        woken += 1
+        with open("/root/woken", "a") as file:
+            file.write("x")
+            file.flush()
+            os.fsync(file.fileno())
+        time.sleep(5)
+    fast(self, hook, payload)
+import os
+hooks.Events.add = slow
+""")
+    vm.suspend()
+    scratch = hearth.data / "microvms" / vm.id / "scratch.img"
+    written = scratch.stat().st_mtime_ns
+    asked = in_background(lambda: hearth.client().resume_microvm(microvmIdentifier=vm.id))
+    wait_for("the guest's writing", lambda: scratch.stat().st_mtime_ns > written, pause=0.01)
+    time.sleep(1)
+    hearth.kill()
+    asked.join()
+    pid, = [pid for pid in hearth.processes() if in_jail(pid, "/disks/1").stat().st_size]
+    stop_the_guest(hearth, pid)
+    hearth.start()
+    vm.await_state("RUNNING", "SUSPENDED")
+    # Called once by the former daemon and once by this one; memory and disk agree.
+    assert vm.python("(state, woken, open('/root/woken').read())") == "('refused', 2, 'xx')"
+    assert vm.suspend().resume().python("(woken, open('/root/woken').read())") == "(3, 'xxx')"
 
 
 def test_a_kill_in_a_launch_is_launched_again(hearth, image):

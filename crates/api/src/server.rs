@@ -1,7 +1,6 @@
 //! The listener: TLS, HTTP/1.1 and HTTP/2, every wait bounded.
 
 use std::{
-    convert::Infallible,
     future::Future,
     io::{self, Cursor},
     net::SocketAddr,
@@ -132,8 +131,7 @@ fn take_on(
     watcher: Watcher,
 ) {
     tokio::spawn(async move {
-        let _place = place;
-        serve_connection(stream, peer, acceptor, router, watcher).await;
+        serve_connection(stream, peer, acceptor, router, watcher, Arc::new(place)).await;
     });
 }
 
@@ -143,6 +141,7 @@ async fn serve_connection(
     acceptor: TlsAcceptor,
     router: Arc<Router>,
     watcher: Watcher,
+    place: Arc<Result<OwnedSemaphorePermit, AcquireError>>,
 ) {
     let _ = stream.set_nodelay(true);
     let stream = match timeout(router.config.handshake_timeout, acceptor.accept(stream)).await {
@@ -151,9 +150,13 @@ async fn serve_connection(
         Err(_) => return debug!("a TLS handshake took too long"),
     };
     let header_timeout = router.config.header_timeout;
+    // A call is carried out to its end, also when its client goes away: what it writes down and what is done must agree.
     let service = service_fn(move |request| {
-        let router = router.clone();
-        async move { Ok::<_, Infallible>(router.answer(request, peer).await) }
+        let (router, place) = (router.clone(), place.clone());
+        tokio::spawn(async move {
+            let _place = place;
+            router.answer(request, peer).await
+        })
     });
     let outcome = if stream.get_ref().1.alpn_protocol() == Some(HTTP2) {
         let Ok(Ok(stream)) = timeout(header_timeout, after_preface(stream)).await else {

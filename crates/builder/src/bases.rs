@@ -137,7 +137,9 @@ impl Builder {
             argv,
             env: vec![format!("ARCHIVE_BYTES={}", archive.bytes)],
         };
-        let outcome = guest.while_it_lives(job.run(guest.agent(), None)).await;
+        let outcome = self
+            .in_time(guest.while_it_lives(job.run(guest.agent(), None)))
+            .await;
         guest.destroy().await;
         match outcome? {
             Outcome::Done => Ok(()),

@@ -18,13 +18,17 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use hearth_guest::{Boot, DiskShape, GuestError, Host, Pool, Restore, Shape, Snapshot, snapshot};
 use hearth_logs::LogWriter;
 use hearth_network::Egress;
 use hearth_storage::{disk, durable};
-use tokio::sync::{Mutex, OnceCell};
+use tokio::{
+    sync::{Mutex, OnceCell},
+    time::timeout,
+};
 
 pub use bases::BaseArchive;
 pub use config::ContainerConfig;
@@ -55,6 +59,8 @@ pub struct BuilderConfig {
     pub trusted_certificates: String,
     /// Virtual CPUs of a builder.
     pub vcpus: u32,
+    /// The longest that one build may take.
+    pub longest_build: Duration,
 }
 
 /// One image to build.
@@ -84,6 +90,11 @@ pub enum BuildError {
     /// A step of the Dockerfile failed.
     #[error("CONTAINER_BUILD_FAILED: {0}")]
     Failed(String),
+    /// It does not end.
+    #[error(
+        "CONTAINER_BUILD_FAILED: the build took longer than {0} s (build_timeout_seconds in hearthd.toml)"
+    )]
+    TooLong(u64),
     /// The result does not fit.
     #[error("DISK_STORAGE_FULL: {0}")]
     DiskFull(String),
@@ -201,11 +212,19 @@ impl Builder {
                 Outcome::Failed(error) => Err(error),
             }
         };
-        let result = guest.while_it_lives(result).await;
+        let result = self.in_time(guest.while_it_lives(result)).await;
         guest.destroy().await;
         let result = result?;
         self.keep_root_disk(&image, result.image_bytes, build)?;
         Ok(result.config)
+    }
+
+    /// What a builder is asked for; an error when it takes too long.
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T, BuildError>>) -> Result<T, BuildError> {
+        let longest = self.inner.config.longest_build;
+        timeout(longest, work)
+            .await
+            .unwrap_or_else(|_| Err(BuildError::TooLong(longest.as_secs())))
     }
 
     /// Takes the disk the guest wrote for the root disk. Its content is the guest's; its length is checked here.

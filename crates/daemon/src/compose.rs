@@ -23,6 +23,7 @@ use hearth_network::{API_ADDRESS, Network, NetworkConfig};
 use hearth_state::State;
 use hearth_storage::{disk, objects::Objects};
 use hearth_usage::Usage;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use prometheus_client::registry::Registry;
 use tokio::{
     net::TcpListener,
@@ -62,7 +63,16 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
         .block_on(serve(config))
 }
 
+/// A MicroVM takes several open files, as does each of its connections: more than the usual limit of a shell or of systemd.
+fn open_as_many_files_as_may_be() -> nix::Result<()> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)
+}
+
 async fn serve(config: Config) -> anyhow::Result<()> {
+    if let Err(error) = open_as_many_files_as_may_be() {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
     if let Err(error) = std::fs::write("/proc/self/oom_score_adj", LAST_TO_END.to_string()) {
         tracing::warn!(%error, "this daemon goes unprotected when memory runs out: it needs CAP_SYS_RESOURCE");
     }
@@ -344,6 +354,7 @@ fn builder_config(config: &Config) -> anyhow::Result<BuilderConfig> {
         directory: config.data.join("builder"),
         trusted_certificates,
         vcpus: config.settings.builder_vcpus,
+        longest_build: Duration::from_secs(config.settings.build_timeout_seconds),
     })
 }
 

@@ -68,6 +68,8 @@ pub(crate) struct Settings {
     pub concurrent_builds: usize,
     /// Virtual CPUs of the builder.
     pub builder_vcpus: u32,
+    /// Seconds that the Dockerfile of one image may take.
+    pub build_timeout_seconds: u64,
     /// Seconds until something must listen in an image without a ready hook.
     pub listen_timeout_seconds: u64,
     /// Seconds for which terminated MicroVMs stay readable.
@@ -255,6 +257,7 @@ impl Default for Settings {
             group_id: 2_000_000,
             concurrent_builds: 1,
             builder_vcpus: 2,
+            build_timeout_seconds: 4 * 3600,
             listen_timeout_seconds: 10,
             terminated_retention_seconds: 24 * 3600,
             strict_roles: false,

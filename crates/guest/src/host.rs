@@ -28,6 +28,9 @@ use crate::{
 /// Longest cold boot: about 3 s under translation on a quiet machine, minutes on one that has no time for it.
 const LONGEST_BOOT: Duration = Duration::from_secs(300);
 
+/// Longest wait for the device state of a guest that becomes an image.
+const LONGEST_SAVE: Duration = Duration::from_secs(300);
+
 /// Longest wait for a VMM that is given its disks and a snapshot: a quarter of a second on a quiet machine.
 const RESTORED: Duration = Duration::from_secs(60);
 /// How slowly a delta may be read and written into memory on top of that.
@@ -221,11 +224,10 @@ impl Host {
     /// Turns a booted guest, frozen by its agent, into a snapshot in the directory it was booted from. The guest ends.
     pub async fn snapshot(&self, guest: Guest, boot: &Boot<'_>) -> Result<Snapshot, GuestError> {
         let saved = async {
-            guest.vm.pause().await?;
-            guest
-                .vm
-                .save_device_state(&device_state_path(boot.directory))
-                .await
+            guest.pause().await?;
+            let path = device_state_path(boot.directory);
+            let saved = guest.vm.save_device_state(&path);
+            Ok::<_, GuestError>(in_time(LONGEST_SAVE, saved).await?)
         };
         let saved = saved.await;
         guest.destroy().await;
@@ -432,7 +434,11 @@ impl Host {
             .flatten()
             .filter(|entry| !kept.contains(entry.file_name().to_string_lossy().as_ref()))
         {
-            durable::remove_directory(&entry.path()).map_err(GuestError::io("sweeping the run directory"))?;
+            // A broken process may have left there what cannot be removed. Others must not wait for that.
+            let removed = tokio::task::spawn_blocking(move || durable::remove_directory(&entry.path())).await;
+            if let Err(error) = removed.map_err(io::Error::other).flatten() {
+                tracing::error!(%error, "files of a guest that belongs to nobody stay behind");
+            }
         }
         let slots = keep.iter().map(|record| record.slot.clone()).collect();
         self.inner.network.sweep(&slots).await?;
@@ -469,10 +475,11 @@ impl Host {
     /// Removes a guest's directory, control groups and network slot; what fails is logged and left to the next sweep.
     pub(crate) async fn clean(&self, name: &str, slot: Slot) {
         let directory = self.directory_of(name);
-        if let Err(error) = fs::remove_dir_all(&directory)
+        let removed = tokio::task::spawn_blocking(move || fs::remove_dir_all(&directory)).await;
+        if let Err(error) = removed.map_err(io::Error::other).flatten()
             && error.kind() != io::ErrorKind::NotFound
         {
-            tracing::warn!(%error, directory = %directory.display(), "a guest's directory stays behind");
+            tracing::warn!(%error, name, "a guest's directory stays behind");
         }
         if let Err(error) = self.inner.cgroups.remove(name).await {
             tracing::warn!(%error, name, "a control group stays behind");

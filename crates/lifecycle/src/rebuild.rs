@@ -18,6 +18,7 @@ use crate::{
         record::{BuildRecord, ImageRecord, VersionRecord},
         task,
     },
+    service::until_written,
 };
 
 impl Service {
@@ -35,6 +36,8 @@ impl Service {
         let Some((image, version)) = self.settled_version(key).await else {
             return Ok(());
         };
+        // What is chosen is not removed before it is written down.
+        let files = self.inner.files.read().await;
         match self.launchable(&version) {
             Ok((name, snapshot)) => {
                 let sizes = version.sizes().map(|sizes| SnapshotBuild {
@@ -54,7 +57,10 @@ impl Service {
                     self.node().pool.refill(&snapshot);
                 }
             }
-            Err(error) if error.is_foreign() => self.rebuild(key, &error.to_string()).await?,
+            Err(error) if error.is_foreign() => {
+                drop(files);
+                self.rebuild(key, &error.to_string()).await?;
+            }
             Err(error) => {
                 tracing::error!(version = key, %error, "a snapshot cannot be used");
             }
@@ -130,26 +136,30 @@ impl Service {
         name: String,
         sizes: Option<SnapshotBuild>,
     ) -> Result<(), LifecycleError> {
-        let changed = self.change_version(key, |_, version| {
-            version.snapshot = Some(name);
+        let change = |_: &mut ImageRecord, version: &mut VersionRecord| {
+            version.snapshot = Some(name.clone());
             version.updated_at = Timestamp::now();
             version.each_build(|build: &mut BuildRecord| {
                 build.state = BuildState::Successful;
                 build.reason = None;
                 build.sizes = sizes.clone();
             });
-        });
-        changed.await.map(drop)
+        };
+        until_written(|| self.change_version(key, &change))
+            .await
+            .map(drop)
     }
 
     async fn show(&self, key: &str, state: BuildState, reason: Option<&str>) -> Result<(), LifecycleError> {
-        let changed = self.change_version(key, |_, version| {
+        let change = |_: &mut ImageRecord, version: &mut VersionRecord| {
             version.each_build(|build: &mut BuildRecord| {
                 build.state = state;
                 build.reason = reason.map(str::to_owned);
             });
-        });
-        changed.await.map(drop)
+        };
+        until_written(|| self.change_version(key, &change))
+            .await
+            .map(drop)
     }
 }
 

@@ -7,8 +7,9 @@ use std::{
     time::Duration,
 };
 
+use futures::TryFutureExt;
 use hearth_guest::{Guest, GuestError, GuestRecord, Snapshot};
-use hearth_state::{Changes, Table};
+use hearth_state::{Changes, StateError, Table};
 use hearth_storage::{disk, durable};
 use hearth_token::Keyring;
 use hearth_vmm::driver::Execution;
@@ -44,6 +45,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Pause between two rounds of housekeeping.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
+/// Pause before what could not be written down is tried again.
+const WRITE_AGAIN: Duration = Duration::from_secs(5);
 
 /// The lifecycle of everything on this node. Cheap to clone.
 #[derive(Clone)]
@@ -270,24 +273,24 @@ impl Service {
             }
             _ => None,
         };
+        let directory = self.node().microvm_directory(&record.id);
+        let saved = suspended_of(&directory, record.suspends);
         if let (Stage::Resuming, Some(guest)) = (record.stage, &found) {
             match guest.execution().await {
                 Ok(Execution::Running) => return Ok(found),
-                // A process that has not begun to run the guest is of no use; the files are as good as before.
-                Ok(Execution::Paused) => {
-                    record.stage = Stage::Suspended;
-                    return Ok(None);
+                // It has run and was stopped to be suspended again, which was not written down: that is undone.
+                Ok(Execution::Paused) if !untouched(&directory, &saved) => {
+                    record.stage = Stage::Suspending;
+                    return Ok(found);
                 }
-                Err(error) => {
-                    tracing::error!(microvm = record.id, %error, "a MicroVM's VMM is lost");
-                    // Before its files are looked at: it may still write its disk.
-                    guest.vm().kill().await;
-                    found = None;
-                }
+                // A process that has not begun to run the guest is of no use.
+                Ok(Execution::Paused) => {}
+                Err(error) => tracing::error!(microvm = record.id, %error, "a MicroVM's VMM is lost"),
             }
+            // Before its files are looked at: it may still write its disk.
+            guest.vm().kill().await;
+            found = None;
         }
-        let directory = self.node().microvm_directory(&record.id);
-        let saved = suspended_of(&directory, record.suspends);
         match (record.stage, &found) {
             (Stage::Resuming, None) if untouched(&directory, &saved) => record.stage = Stage::Suspended,
             (Stage::Resuming, None) => record.stage = Stage::Running,
@@ -343,15 +346,16 @@ impl Service {
     }
 
     async fn build(&self, key: &str) -> Result<(), LifecycleError> {
-        let begun = self.change_version(key, |_, version| {
+        let begin = |_: &mut ImageRecord, version: &mut VersionRecord| {
             version.state = MicrovmImageVersionState::InProgress;
             version.each_build(|build| build.state = BuildState::InProgress);
-        });
+        };
+        let begun = until_written(|| self.change_version(key, begin));
         let Some((image, version)) = begun.await? else {
             return Ok(());
         };
         let outcome = task::build(self.node(), &image.arn(), &version).await;
-        let settled = self.change_version(key, |image, version| {
+        let settle = |image: &mut ImageRecord, version: &mut VersionRecord| {
             let first = version.number == 1;
             version.updated_at = Timestamp::now();
             image.updated_at = version.updated_at;
@@ -386,8 +390,8 @@ impl Service {
                     };
                 }
             }
-        });
-        settled.await?;
+        };
+        until_written(|| self.change_version(key, settle)).await?;
         if let Ok(made) = &outcome {
             meter::built(self.node(), &version, made.bytes());
             let directory = self
@@ -425,7 +429,7 @@ impl Service {
 
     /// Removes the files and records of an image in DELETING.
     pub(crate) async fn finish_image_deletion(&self, image_id: &str) {
-        let _files = self.inner.files.write().await;
+        let files = self.inner.files.write().await;
         let versions: Vec<VersionRecord> = self
             .inner
             .catalog
@@ -447,21 +451,21 @@ impl Service {
             .map_err(std::io::Error::other)
             .flatten()
             .and_then(|()| self.node().builder.forget_cache(image_id));
+        drop(files);
         if let Err(error) = removed {
             tracing::error!(image_id, %error, "an image's files could not be removed; its deletion can be asked for again");
             return self.deletion_failed(image_id).await;
         }
-        let keys = versions.iter().map(VersionRecord::key);
-        let changes = keys.fold(Changes::new(), |changes, key| {
-            changes.delete(Table::Versions, &key)
-        });
-        if let Err(error) = self
-            .node()
-            .state
-            .commit(changes.delete(Table::Images, image_id))
-            .await
-        {
-            tracing::error!(image_id, %error, "an image's deletion could not be written down");
+        let deleted = || {
+            let keys = versions.iter().map(VersionRecord::key);
+            let changes = keys.fold(Changes::new(), |changes, key| {
+                changes.delete(Table::Versions, &key)
+            });
+            changes.delete(Table::Images, image_id)
+        };
+        let written = until_written(|| self.node().state.commit(deleted()).map_err(LifecycleError::from));
+        if let Err(error) = written.await {
+            tracing::error!(image_id, %error, "an image's deletion could not be written down; it is tried again at the next start");
             return;
         }
         self.inner.catalog.lock().await.remove_image(image_id);
@@ -469,18 +473,20 @@ impl Service {
 
     /// DELETING → DELETE_FAILED.
     async fn deletion_failed(&self, image_id: &str) {
-        let mut catalog = self.inner.catalog.lock().await;
-        let Some(mut image) = catalog.image_by_id(image_id).cloned() else {
-            return;
-        };
-        image.state = MicrovmImageState::DeleteFailed;
-        image.updated_at = Timestamp::now();
-        let state = &self.node().state;
-        match state.put(Table::Images, image_id, &image.account, &image).await {
-            Ok(()) => catalog.put_image(image),
-            Err(error) => {
-                tracing::error!(image_id, %error, "a failed deletion could not be written down; it is tried again at the next start");
-            }
+        let written = until_written(|| async {
+            let mut catalog = self.inner.catalog.lock().await;
+            let Some(mut image) = catalog.image_by_id(image_id).cloned() else {
+                return Ok(());
+            };
+            image.state = MicrovmImageState::DeleteFailed;
+            image.updated_at = Timestamp::now();
+            let state = &self.node().state;
+            state.put(Table::Images, image_id, &image.account, &image).await?;
+            catalog.put_image(image);
+            Ok(())
+        });
+        if let Err(error) = written.await {
+            tracing::error!(image_id, %error, "a failed deletion could not be written down; it is tried again at the next start");
         }
     }
 
@@ -560,5 +566,20 @@ impl Service {
 
     pub(crate) fn bases(&self) -> &AsyncMutex<Vec<hearth_wire::types::BaseItem>> {
         &self.inner.bases
+    }
+}
+
+/// Tries until it is written or the database is closed: what has been done is not forgotten because the disk was full.
+pub(crate) async fn until_written<T, F: Future<Output = Result<T, LifecycleError>>>(
+    write: impl Fn() -> F,
+) -> Result<T, LifecycleError> {
+    loop {
+        match write().await {
+            Err(LifecycleError::State(error @ StateError::Database(_))) if !error.is_closed() => {
+                tracing::error!(%error, "what was done could not be written down; it is tried again");
+            }
+            written => return written,
+        }
+        tokio::time::sleep(WRITE_AGAIN).await;
     }
 }

@@ -3,6 +3,7 @@
 use crate::support::{ACCOUNT, KEY_ID, Server, Signing, image_arn};
 use hearth_wire::Operation;
 use serde_json::json;
+use std::time::Duration;
 
 const CREATE: &str = r#"{
     "name": "demo", "baseImageArn": "arn:aws:lambda:eu-west-1:aws:microvm-image:al2023-1",
@@ -337,6 +338,22 @@ async fn sts_tells_the_caller_who_it_is() {
         "{}",
         refused.text()
     );
+}
+
+#[tokio::test]
+async fn a_call_is_carried_out_to_its_end_when_its_client_goes_away() {
+    let server = Server::start().await;
+    let client = server.begin("POST", "/2025-09-09/microvms/slow/suspend").await;
+    while server.fake.count() == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    drop(client);
+    // The server sees the end of the connection before the call goes on.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    server.fake.may_end.notify_one();
+    tokio::time::timeout(Duration::from_secs(10), server.fake.ended.notified())
+        .await
+        .expect("the call ends");
 }
 
 #[tokio::test]

@@ -1,8 +1,11 @@
 //! Launch from the image's snapshot, resume from a MicroVM's own.
 
+use std::time::Duration;
+
 use hearth_guest::{Guest, GuestError, Idle, Restore};
 use hearth_storage::{disk, durable};
 use hearth_wire::{ApiError, texts};
+use tokio::time::{Instant, sleep};
 
 use super::{
     meter,
@@ -14,6 +17,9 @@ use crate::{
     node::{scratch_of, suspended_of, written_since},
 };
 
+/// For how long, and after which pauses, a guest that stands still is told again to go on.
+const GO_ON_AGAIN: Duration = Duration::from_secs(60);
+const GO_ON_PAUSE: Duration = Duration::from_secs(1);
 /// The reason of a MicroVM that this node failed to launch.
 const NOT_STARTED: &str = "The MicroVM could not be started.";
 
@@ -255,18 +261,14 @@ impl Task {
         let Some(guest) = self.guest.clone() else {
             return self.terminate(ENDED).await;
         };
-        let woken = async {
-            // What was written so far must not be taken for the truth once the guest moves on.
-            self.record.suspended_at = None;
-            self.record.suspends += 1;
-            if let Err(error) = self.set(Stage::Suspending).await {
-                tracing::error!(microvm = self.record.id, %error, "the end of a suspend could not be written down");
-                self.forget_suspends().await;
-            }
-            guest.resume().await?;
-            self.wake(&guest, false).await
-        };
-        match woken.await {
+        // What was written so far must not be taken for the truth once the guest moves on.
+        self.record.suspended_at = None;
+        self.record.suspends += 1;
+        if let Err(error) = self.set(Stage::Suspending).await {
+            tracing::error!(microvm = self.record.id, %error, "the end of a suspend could not be written down");
+            self.forget_suspends().await;
+        }
+        match self.go_on(&guest).await {
             Ok(()) => self.running_again().await,
             // Its state is nowhere else.
             Err(Failure::Hook(reason)) if cannot_be_written => {
@@ -282,6 +284,29 @@ impl Task {
             Err(Failure::Node(error)) => {
                 tracing::error!(microvm = self.record.id, %error, "a suspend could not be undone");
                 self.terminate(ENDED).await;
+            }
+        }
+    }
+
+    /// Lets a guest that stands still run again. Its state is nowhere else, so what this node fails to do is tried again.
+    async fn go_on(&mut self, guest: &Guest) -> Result<(), Failure> {
+        let mut terminate = self.terminate.clone();
+        let end = Instant::now() + GO_ON_AGAIN;
+        loop {
+            let woken = async {
+                guest.resume().await?;
+                self.wake(guest, false).await
+            };
+            match woken.await {
+                Err(Failure::Node(error)) if !matches!(error, GuestError::Ended) && Instant::now() < end => {
+                    tracing::error!(microvm = self.record.id, %error, "a MicroVM does not go on yet");
+                }
+                woken => return woken,
+            }
+            tokio::select! {
+                _ = terminate.wait_for(|asked| *asked) => return Err(Failure::Terminated),
+                () = guest.vm().ended() => return Err(GuestError::Ended.into()),
+                () = sleep(GO_ON_PAUSE) => {}
             }
         }
     }

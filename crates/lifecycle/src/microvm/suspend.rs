@@ -6,7 +6,7 @@ use hearth_agent_protocol::Freeze;
 use hearth_guest::{Guest, GuestError, Snapshot};
 use hearth_storage::durable;
 use hearth_wire::{ApiError, Timestamp, texts};
-use tokio::{sync::oneshot, task::JoinHandle};
+use tokio::{sync::oneshot, task::JoinHandle, time::sleep_until};
 
 use super::{
     meter,
@@ -51,9 +51,11 @@ impl Task {
                 .while_it_lives(hook.call(guest.agent(), String::new()))
                 .await;
             let refused = match called {
-                Ok(outcome) => outcome.err(),
+                Ok(Ok(())) => None,
+                Ok(Err(reason)) => Some(reason),
                 Err(GuestError::Ended) => Some(ENDED.to_owned()),
-                Err(error) => Some(error.to_string()),
+                // Nobody has asked the application.
+                Err(error) => return self.cannot_suspend(reply, &error).await,
             };
             if let Some(reason) = refused {
                 answer(reply, Ok(()));
@@ -62,13 +64,15 @@ impl Task {
         }
         match self.stand_still(&guest).await {
             Ok(()) => answer(reply, Ok(())),
-            Err(error) => {
-                tracing::error!(microvm = self.record.id, %error, "a suspend failed; the MicroVM goes on");
-                answer(reply, Err(ApiError::internal()));
-                return self.undo_suspend(false).await;
-            }
+            Err(error) => return self.cannot_suspend(reply, &error).await,
         }
         self.write_out(guest, snapshot).await;
+    }
+
+    async fn cannot_suspend(&mut self, reply: Option<Reply>, error: &GuestError) {
+        tracing::error!(microvm = self.record.id, %error, "a suspend failed; the MicroVM goes on");
+        answer(reply, Err(ApiError::internal()));
+        self.undo_suspend(false).await;
     }
 
     /// After a resume hook failed: back to sleep without asking the application again.
@@ -83,8 +87,8 @@ impl Task {
         let snapshot = match still {
             Ok(snapshot) => snapshot,
             Err(error) => {
-                tracing::error!(microvm = self.record.id, %error, "a MicroVM could not be suspended again");
-                return self.back_to_suspended(true).await;
+                tracing::error!(microvm = self.record.id, %error, "a MicroVM could not be suspended again; it goes on");
+                return Box::pin(self.undo_suspend(true)).await;
             }
         };
         self.record.suspends += 1;
@@ -103,10 +107,15 @@ impl Task {
     /// Writes the guest out while it could still go on; then commits and ends it.
     async fn write_out(&mut self, guest: Guest, snapshot: Snapshot) {
         let mut writing = self.start_writing(guest, snapshot);
+        let due = self.next_due();
         loop {
             tokio::select! {
                 biased;
                 written = &mut writing => return self.commit(written).await,
+                () = sleep_until(due) => {
+                    writing.abort();
+                    return Box::pin(self.apply(Request::Expire, SUCCESS)).await;
+                }
                 Some(message) = self.mailbox.recv() => {
                     let (wakes, terminates) = match &message {
                         Message::Enter(_) => (self.decide(Request::Enter) == Decision::CancelSuspend, false),

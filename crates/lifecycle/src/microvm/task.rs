@@ -197,7 +197,7 @@ impl Task {
     }
 
     /// The next moment at which time itself asks for something.
-    fn next_due(&self) -> Instant {
+    pub(super) fn next_due(&self) -> Instant {
         let mut due = self.at(self.record.started_at, self.record.maximum_duration_seconds);
         if let Some(policy) = &self.record.idle_policy {
             if self.record.stage == Stage::Running {
@@ -263,7 +263,7 @@ impl Task {
     }
 
     /// Carries out what time, the guest or a termination asks for.
-    async fn apply(&mut self, request: Request, reason: &str) {
+    pub(super) async fn apply(&mut self, request: Request, reason: &str) {
         match decide(self.record.stage, request, self.record.idle_policy.as_ref()) {
             Decision::Suspend => self.suspend(None).await,
             Decision::Terminate => self.terminate(reason).await,

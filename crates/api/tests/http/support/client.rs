@@ -14,7 +14,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::ServerName;
 use serde_json::Value;
-use tokio::net::TcpStream;
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{KEY_ID, REGION, SECRET, Server};
@@ -160,6 +160,25 @@ impl Server {
         let mut request = self.request(method, path, body);
         signing.sign(&mut request);
         self.send(request).await
+    }
+
+    /// Sends a signed request without a body over HTTP/1.1 and gives the connection, whose answer nobody has read.
+    pub(crate) async fn begin(&self, method: &str, path: &str) -> TlsStream<TcpStream> {
+        let mut request = self.request(method, path, "");
+        Signing::default().sign(&mut request);
+        let mut text = format!(
+            "{method} {path} HTTP/1.1\r\nhost: localhost:{}\r\n",
+            self.address.port()
+        );
+        for (name, value) in request.headers() {
+            text += &format!("{name}: {}\r\n", value.to_str().expect("text"));
+        }
+        let mut stream = self.connect(b"http/1.1").await;
+        stream
+            .write_all(format!("{text}\r\n").as_bytes())
+            .await
+            .expect("sent");
+        stream
     }
 
     /// Sends one request over HTTP/1.1 as it is.

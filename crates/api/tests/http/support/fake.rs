@@ -2,6 +2,7 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use hearth_wire::{ApiError, Caller, ControlPlane, Timestamp, enums::*, texts, types::*};
+use tokio::sync::Notify;
 
 use super::{ACCOUNT, REGION};
 
@@ -9,11 +10,22 @@ use super::{ACCOUNT, REGION};
 #[derive(Default)]
 pub(crate) struct Fake {
     pub(crate) calls: Mutex<Vec<(&'static str, Caller, String)>>,
+    /// A call for `slow` waits for this, and tells when it is over.
+    pub(crate) may_end: Notify,
+    pub(crate) ended: Notify,
 }
 
 impl Fake {
     pub(crate) fn count(&self) -> usize {
         self.calls.lock().expect("calls").len()
+    }
+
+    /// All but those for `slow` are done at once.
+    async fn work(&self, request: &str) {
+        if request.contains(r#""slow""#) {
+            self.may_end.notified().await;
+            self.ended.notify_one();
+        }
     }
 
     pub(crate) fn last(&self) -> (&'static str, Caller, String) {
@@ -92,8 +104,10 @@ macro_rules! fake {
         #[async_trait]
         impl ControlPlane for Fake {
             $(async fn $call(&self, caller: &Caller, $request: $input) -> Result<$output, ApiError> {
-                let call = (stringify!($call), caller.clone(), format!("{:?}", $request));
+                let request = format!("{:?}", $request);
+                let call = (stringify!($call), caller.clone(), request.clone());
                 self.calls.lock().expect("calls").push(call);
+                self.work(&request).await;
                 $answer
             })+
         }
