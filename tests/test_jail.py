@@ -53,13 +53,13 @@ def memory_is_writable(hearth):
 
 
 def filters(pid):
-    """System call filters of a process: two are ours, the others its own."""
+    """System call filters of a process: three are ours, the others its own."""
     return int(status(pid)["Seccomp_filters"][0])
 
 
 def all_stand(hearth):
     """Whether every VMM is past its start, which ends with its own filter; Firecracker's main thread gets it with its guest."""
-    least = 3 if hearth.driver == "qemu" else 2
+    least = 4 if hearth.driver == "qemu" else 3
     try:
         return all(filters(pid) >= least for pid in hearth.processes())
     except OSError:
@@ -106,8 +106,8 @@ def test_a_vmm_is_a_user_of_its_own_without_any_privilege(hearth, vmm):
         for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
             assert int(now[name][0], 16) == 0, name
         assert now["NoNewPrivs"] == ["1"]
-        assert now["Seccomp"] == ["2"] and filters(pid) >= 2, "ours"
-    assert filters(vmm) >= 3, "ours and its own"
+        assert now["Seccomp"] == ["2"] and filters(pid) >= 3, "ours"
+    assert filters(vmm) >= 4, "ours and its own"
     assert vmm in hearth.processes()
 
 
@@ -142,6 +142,8 @@ def test_a_vmms_root_holds_only_what_it_needs_and_is_read_only(hearth, vmm):
     user = int(status(vmm)["Uid"][0])
     files = [path for path in in_jail(vmm, "/own").iterdir()]
     assert {path.name for path in files} <= OWN[hearth.driver], files
+    directory = in_jail(vmm, "/own").stat()
+    assert (directory.st_uid, directory.st_mode & 0o777) == (0, 0o750), "it makes no file there"
     assert in_jail(vmm, "/disks/1").stat().st_uid == user
     memory = in_jail(vmm, "/memory").stat()
     assert memory.st_uid == 0 and memory.st_mode & 0o007 == 0

@@ -355,7 +355,13 @@ impl Host {
             mac: GUEST_MAC,
             boot,
         };
-        Ok(self.inner.driver.start(machine).await?)
+        let vm = self.inner.driver.start(machine).await?;
+        // Its sockets stand. One that is broken out of makes no more files on this node's disk.
+        if let Err(error) = disk::give(directory, Some(0), Some(user_id), 0o750) {
+            vm.kill().await;
+            return Err(GuestError::io("closing a guest's directory")(error));
+        }
+        Ok(vm)
     }
 
     /// Finds a guest again that a former daemon ran; `None` when its process is gone. Its leftovers are then removed. A

@@ -1,6 +1,11 @@
 //! The part of a save that blocks a thread: reading guest memory, taking files over, waiting for the disk.
 
-use std::{fs, io, path::Path, sync::Arc};
+use std::{
+    fs, io,
+    os::unix::fs::{OpenOptionsExt, fchown},
+    path::Path,
+    sync::Arc,
+};
 
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio_util::sync::CancellationToken;
@@ -20,15 +25,25 @@ impl Saving {
         Turn(self.0.clone().lock_owned().await)
     }
 
-    /// The same, and no state of an earlier save lies at `own` any more.
-    pub(crate) async fn turn_without(&self, own: &Path) -> Result<Turn, VmmError> {
+    /// The same, with an empty file of the process's own at `own`, in a directory where it can make none.
+    pub(crate) async fn turn_with(&self, own: &Path, pid: i32) -> Result<Turn, VmmError> {
         let turn = self.turn().await;
-        match fs::remove_file(own) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(VmmError::io("clearing old device state")(error))
+        let make = || {
+            match fs::remove_file(own) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
             }
-            _ => Ok(turn),
-        }
+            let file = fs::File::options()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(own)?;
+            let status = procfs::process::Process::new(pid).and_then(|process| process.status());
+            let status = status.map_err(io::Error::other)?;
+            fchown(file, Some(status.euid), Some(status.egid))
+        };
+        make().map_err(VmmError::io("making room for device state"))?;
+        Ok(turn)
     }
 
     /// The delta of a paused guest, against the memory file of its image.

@@ -275,7 +275,7 @@ impl Vm for FirecrackerVm {
     /// cannot open. Memory is read from outside.
     async fn save_device_state(&self, to: &Path) -> Result<(), VmmError> {
         let own = self.directory.join(SAVED_STATE);
-        let turn = self.saving.turn_without(&own).await?;
+        let turn = self.saving.turn_with(&own, self.process().pid).await?;
         let body = json!({ "snapshot_path": SAVED_STATE, "mem_file_path": command::NOWHERE });
         match self
             .api

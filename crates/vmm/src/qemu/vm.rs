@@ -187,7 +187,7 @@ impl Vm for QemuVm {
 
     async fn save_device_state(&self, to: &Path) -> Result<(), VmmError> {
         let own = self.directory.join(STATE_FILE);
-        let turn = self.saving.turn_without(&own).await?;
+        let turn = self.saving.turn_with(&own, self.process.record().pid).await?;
         self.monitor
             .execute(qmp::xen_save_devices_state {
                 live: Some(false),
