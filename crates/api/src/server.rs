@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use http_body_util::BodyExt;
 use hyper::{
     server::conn::{http1, http2},
     service::service_fn,
@@ -20,7 +21,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, join, split},
     net::{TcpListener, TcpStream},
     pin, select,
-    sync::{AcquireError, OwnedSemaphorePermit, Semaphore},
+    sync::{AcquireError, OwnedSemaphorePermit, Semaphore, watch},
     time::{sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -37,7 +38,7 @@ pub struct ApiConfig {
     pub max_connections: usize,
     /// How long a TLS handshake may take.
     pub handshake_timeout: Duration,
-    /// How long a request's head may take; also how long an HTTP/1.1 connection may be idle.
+    /// How long a request's head may take; also how long a connection may be idle.
     pub header_timeout: Duration,
     /// How long the body of a call other than S3 may take.
     pub body_timeout: Duration,
@@ -150,12 +151,19 @@ async fn serve_connection(
         Err(_) => return debug!("a TLS handshake took too long"),
     };
     let header_timeout = router.config.header_timeout;
+    let (calls, running) = watch::channel(0);
     // A call is carried out to its end, also when its client goes away: what it writes down and what is done must agree.
     let service = service_fn(move |request| {
-        let (router, place) = (router.clone(), place.clone());
+        let (router, call) = (router.clone(), Running::begin(&calls, &place));
         tokio::spawn(async move {
-            let _place = place;
-            router.answer(request, peer).await
+            let answer = router.answer(request, peer).await;
+            answer.map(|body| {
+                let until_it_is_sent = move |frame| {
+                    let _call = &call;
+                    frame
+                };
+                body.map_frame(until_it_is_sent).boxed_unsync()
+            })
         })
     });
     let outcome = if stream.get_ref().1.alpn_protocol() == Some(HTTP2) {
@@ -169,7 +177,10 @@ async fn serve_connection(
             .keep_alive_interval(PING)
             .keep_alive_timeout(PING)
             .serve_connection(TokioIo::new(stream), service);
-        watcher.watch(connection).await
+        select! {
+            outcome = watcher.watch(connection) => outcome,
+            () = idle(running, header_timeout) => return debug!("an HTTP/2 connection was idle"),
+        }
     } else {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -179,6 +190,40 @@ async fn serve_connection(
     };
     if let Err(error) = outcome {
         debug!(%error, "a connection ended early");
+    }
+}
+
+/// A call, from its request to the end of its answer, and its connection's place.
+struct Running {
+    calls: watch::Sender<usize>,
+    _place: Arc<Result<OwnedSemaphorePermit, AcquireError>>,
+}
+
+impl Running {
+    fn begin(
+        calls: &watch::Sender<usize>,
+        place: &Arc<Result<OwnedSemaphorePermit, AcquireError>>,
+    ) -> Running {
+        calls.send_modify(|running| *running += 1);
+        Running {
+            calls: calls.clone(),
+            _place: place.clone(),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.calls.send_modify(|running| *running -= 1);
+    }
+}
+
+/// Waits until a connection has had no call for so long.
+async fn idle(mut calls: watch::Receiver<usize>, longest: Duration) {
+    while calls.wait_for(|running| *running == 0).await.is_ok() {
+        if timeout(longest, calls.changed()).await.is_err() {
+            return;
+        }
     }
 }
 

@@ -21,7 +21,7 @@ mod tree;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, task::AbortHandle};
+use tokio::{net::TcpListener, sync::Semaphore, task::AbortHandle};
 
 pub use credentials::{CredentialIssuer, Credentials, IssueError};
 
@@ -72,6 +72,7 @@ struct Inner {
     tokens: token::Tokens,
     issuer: Arc<dyn CredentialIssuer>,
     api: ApiAccess,
+    relayed: Arc<Semaphore>,
 }
 
 /// A guest's service, which ends when this is dropped.
@@ -85,6 +86,7 @@ impl Metadata {
             tokens: token::Tokens::new(secret),
             issuer,
             api,
+            relayed: Arc::new(Semaphore::new(relay::ALL_CONNECTIONS)),
         }))
     }
 
@@ -92,7 +94,8 @@ impl Metadata {
     pub fn serve(&self, listeners: Listeners, subject: Subject, lease: Option<Arc<dyn Lease>>) -> Serving {
         let mut tasks = Vec::new();
         if let Some(listener) = listeners.api.filter(|_| subject.role_arn.is_some()) {
-            tasks.push(tokio::spawn(relay::serve(listener, self.0.api.address)).abort_handle());
+            let relay = relay::serve(listener, self.0.api.address, self.0.relayed.clone());
+            tasks.push(tokio::spawn(relay).abort_handle());
         }
         let guest = Arc::new(server::Guest {
             node: self.0.clone(),

@@ -12,6 +12,8 @@ use tokio::{
 
 /// Connections of one guest at a time; more are closed at once.
 const MAX_CONNECTIONS: usize = 32;
+/// Of all guests: the listener has places for others.
+pub(crate) const ALL_CONNECTIONS: usize = 256;
 /// How long the listener may take to accept.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a connection may last. The listener itself ends those that say nothing.
@@ -20,7 +22,7 @@ const LONGEST: Duration = Duration::from_secs(3600);
 const BREATHER: Duration = Duration::from_millis(50);
 
 /// Serves until it is aborted, and its connections with it.
-pub(crate) async fn serve(listener: TcpListener, to: SocketAddr) {
+pub(crate) async fn serve(listener: TcpListener, to: SocketAddr, all: Arc<Semaphore>) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
@@ -29,11 +31,15 @@ pub(crate) async fn serve(listener: TcpListener, to: SocketAddr) {
             continue;
         };
         while connections.try_join_next().is_some() {}
-        let Ok(place) = places.clone().try_acquire_owned() else {
+        let taken = (
+            places.clone().try_acquire_owned(),
+            all.clone().try_acquire_owned(),
+        );
+        let (Ok(place), Ok(of_all)) = taken else {
             continue;
         };
         connections.spawn(async move {
-            let _place = place;
+            let _places = (place, of_all);
             let carry = async {
                 let mut api = timeout(PATIENCE, TcpStream::connect(to)).await??;
                 copy_bidirectional(&mut stream, &mut api).await

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use crate::support::{Answer, Server, Signing, image_arn, impatient};
+use bytes::Bytes;
 use http::Request;
+use http_body_util::Full;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use proptest::{prelude::*, test_runner::TestRunner};
 use serde_json::{Value, json};
 use tokio::{
@@ -241,6 +244,28 @@ async fn a_body_over_the_limit_is_413() {
     let just_fits = format!("{{\"imageIdentifier\":\"x\"{}}}", " ".repeat((1 << 20) - 23));
     assert_eq!(just_fits.len(), 1 << 20);
     assert_eq!(server.call("POST", RUN, &just_fits).await.status, 200);
+}
+
+#[tokio::test]
+async fn an_http2_connection_without_a_call_is_ended_and_one_with_a_slow_call_is_not() {
+    let server = Server::start_with(impatient()).await;
+    let stream = server.connect(b"h2").await;
+    let (_sender, connection) = hyper::client::conn::http2::handshake::<_, _, Full<Bytes>>(
+        TokioExecutor::new(),
+        TokioIo::new(stream),
+    )
+    .await
+    .expect("handshake");
+    let end = timeout(Duration::from_secs(20), connection).await;
+    assert!(end.is_ok(), "the server kept the connection");
+    let mut slow = server.request("POST", "/2025-09-09/microvms/slow/suspend", "");
+    Signing::default().sign(&mut slow);
+    let finish = async {
+        tokio::time::sleep(4 * impatient().header_timeout).await;
+        server.fake.may_end.notify_one();
+    };
+    let (answer, ()) = tokio::join!(server.send_http2(slow), finish);
+    assert_eq!(answer.status, 200);
 }
 
 #[tokio::test]
