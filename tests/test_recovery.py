@@ -163,10 +163,9 @@ hooks.Events.add = slow
     written = scratch.stat().st_mtime_ns
     asked = in_background(lambda: hearth.client().resume_microvm(microvmIdentifier=vm.id))
     wait_for("the guest's writing", lambda: scratch.stat().st_mtime_ns > written, pause=0.01)
-    time.sleep(1)
+    pid, = [pid for pid in hearth.processes() if in_jail(pid, "/disks/1").stat().st_size]
     hearth.kill()
     asked.join()
-    pid, = [pid for pid in hearth.processes() if in_jail(pid, "/disks/1").stat().st_size]
     stop_the_guest(hearth, pid)
     hearth.start()
     vm.await_state("RUNNING", "SUSPENDED")

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::time::sleep;
+
 use crate::exchange::Exchange;
 use crate::gate::Passage;
 use crate::limits::Direction;
@@ -22,6 +24,28 @@ impl Meter {
     /// Bytes go to the client.
     pub(crate) fn down(&self, bytes: usize) {
         self.passed(Direction::Down, bytes);
+    }
+
+    /// The same for a stream of the platform's own: a shell, a command, a file. It waits for its turn as the application's do.
+    pub(crate) async fn up_in_turn(&self, bytes: usize) {
+        self.up(bytes);
+        self.wait(Direction::Up, bytes).await;
+    }
+
+    /// The other way.
+    pub(crate) async fn down_in_turn(&self, bytes: usize) {
+        self.down(bytes);
+        self.wait(Direction::Down, bytes).await;
+    }
+
+    async fn wait(&self, direction: Direction, bytes: usize) {
+        let exchange = &self.exchange;
+        if let Some(rate) = exchange.limits.bytes_per_second {
+            let wait = exchange.endpoint.usage.book(direction, bytes as u64, rate);
+            if !wait.is_zero() {
+                sleep(wait).await;
+            }
+        }
     }
 
     /// Bytes went one way or the other.

@@ -98,7 +98,7 @@ pub(super) async fn run(socket: Socket, meter: &Meter) {
             Ok(Some(_) | None) => return,
         }
     };
-    meter.up(first.len());
+    meter.up_in_turn(first.len()).await;
     let started = match command(&first) {
         Ok(command) => agent::start(&*meter.passage, command).await,
         Err(cause) => Err(cause),

@@ -204,7 +204,7 @@ async fn change(meter: &Meter, request: FileRequest, body: Option<Request<Incomi
         };
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame?.into_data() else { continue };
-            meter.up(data.len());
+            meter.up_in_turn(data.len()).await;
             for piece in data.chunks(CHUNK_BYTES) {
                 if send(&mut to_agent, &FileChunk::Data(piece.to_vec()))
                     .await
@@ -275,7 +275,7 @@ fn content(agent: TcpStream, meter: Meter, expected: Option<u64>) -> Produced {
     let stream = try_unfold((agent, meter, 0), move |(mut agent, meter, sent)| async move {
         match next(&mut agent, &meter).await? {
             FileChunk::Data(bytes) => {
-                meter.down(bytes.len());
+                meter.down_in_turn(bytes.len()).await;
                 let sent = sent + bytes.len() as u64;
                 if expected.is_some_and(|expected| sent > expected) {
                     return Err(io::ErrorKind::InvalidData.into());
@@ -298,7 +298,7 @@ fn list(info: &FileInfo, agent: TcpStream, meter: Meter) -> Response<ResponseBod
         match next(&mut agent, &meter).await? {
             FileChunk::Entry(info) => {
                 let text = format!("{before}{}", info_json(&info));
-                meter.down(text.len());
+                meter.down_in_turn(text.len()).await;
                 let state = Some((agent, meter, ",".to_owned()));
                 Ok(Some((Frame::data(Bytes::from(text)), state)))
             }

@@ -49,7 +49,7 @@ pub(super) async fn carry(
                 Ok(_) => continue,
                 Err(_) => return End::ClientGone,
             };
-            meter.up(message.len());
+            meter.up_in_turn(message.len()).await;
             let inputs = match dialect.input(message) {
                 Ok(inputs) => inputs,
                 Err(cause) => return End::Confused(cause),
@@ -69,7 +69,7 @@ pub(super) async fn carry(
                 Ok(Some(Output::Exited(status))) => return End::Exited(status),
                 Ok(Some(output)) => {
                     let message = dialect.output(output);
-                    meter.down(message.len());
+                    meter.down_in_turn(message.len()).await;
                     if sink.send(message).await.is_err() {
                         return End::ClientGone;
                     }
