@@ -32,6 +32,7 @@ mod rebuild;
 mod registry;
 mod service;
 pub mod tiers;
+mod turns;
 
 pub use connector::NetworkMap;
 pub use image::base::BaseVersion;

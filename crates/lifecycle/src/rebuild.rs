@@ -59,7 +59,7 @@ impl Service {
             }
             Err(error) if error.is_foreign() => {
                 drop(files);
-                self.rebuild(key, &error.to_string()).await?;
+                self.rebuild(key, &version.account, &error.to_string()).await?;
             }
             Err(error) => {
                 tracing::error!(version = key, %error, "a snapshot cannot be used");
@@ -97,11 +97,9 @@ impl Service {
     }
 
     /// Boots the version's root disk and takes a new snapshot.
-    async fn rebuild(&self, key: &str, cause: &str) -> Result<(), LifecycleError> {
+    async fn rebuild(&self, key: &str, account: &str, cause: &str) -> Result<(), LifecycleError> {
         self.show(key, BuildState::InProgress, Some(cause)).await?;
-        let Ok(_turn) = self.inner.builds.clone().acquire_owned().await else {
-            return Ok(());
-        };
+        let _turn = self.inner.builds.take(account).await;
         let _files = self.inner.files.read().await;
         let Some((image, version)) = self.settled_version(key).await else {
             return Ok(());

@@ -18,7 +18,7 @@ use hearth_wire::{
     enums::{BuildState, MicrovmImageState, MicrovmImageVersionState, MicrovmImageVersionStatus},
     page::PageKey,
 };
-use tokio::sync::{Mutex as AsyncMutex, RwLock, Semaphore, oneshot};
+use tokio::sync::{Mutex as AsyncMutex, RwLock, oneshot};
 
 use crate::{
     LifecycleError,
@@ -39,6 +39,7 @@ use crate::{
     node::{LifecycleConfig, Node, suspended_of, untouched},
     registry::Registry,
     tiers,
+    turns::Turns,
 };
 
 /// How long an answer to a suspend or resume waits for the deed (the API itself promises only that it has begun).
@@ -69,7 +70,7 @@ pub(crate) struct Inner {
     pub page_key: PageKey,
     pub catalog: AsyncMutex<Catalog>,
     registry: Mutex<Registry>,
-    pub builds: Arc<Semaphore>,
+    pub builds: Turns,
     /// Held for reading while a snapshot is made again, for writing while files of images are removed.
     pub files: RwLock<()>,
     bases: AsyncMutex<Vec<hearth_wire::types::BaseItem>>,
@@ -111,7 +112,7 @@ impl Service {
                 page_key,
                 catalog: AsyncMutex::new(catalog),
                 registry: Mutex::default(),
-                builds: Arc::new(Semaphore::new(concurrent_builds)),
+                builds: Turns::new(concurrent_builds),
                 files: RwLock::default(),
                 bases: AsyncMutex::new(bases),
                 started_at: Timestamp::now(),
@@ -336,9 +337,9 @@ impl Service {
     pub(crate) fn start_build(&self, key: String) {
         let service = self.clone();
         tokio::spawn(async move {
-            let Ok(_turn) = service.inner.builds.clone().acquire_owned().await else {
-                return;
-            };
+            let version = service.inner.catalog.lock().await.version(&key).cloned();
+            let Some(version) = version else { return };
+            let _turn = service.inner.builds.take(&version.account).await;
             if let Err(error) = service.build(&key).await {
                 tracing::error!(version = key, %error, "a build's outcome could not be written down");
             }
