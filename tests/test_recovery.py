@@ -121,10 +121,10 @@ def test_a_kill_in_a_resume_finishes_or_undoes_it(hearth, stateful):
         assert vm.python("state") == "'resumed'"
 
 
-def stop_the_guest(hearth, pid):
+def stop_the_guest(pid):
     """What the daemon does before it writes a guest out."""
     with socket.socket(socket.AF_UNIX) as control:
-        if hearth.driver == "firecracker":
+        if in_jail(pid, "/own/api.sock").exists():
             control.connect(f"/proc/{pid}/root/own/api.sock")
             body = b'{"state": "Paused"}'
             control.sendall(b"PATCH /vm HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
@@ -166,7 +166,7 @@ hooks.Events.add = slow
     pid, = [pid for pid in hearth.processes() if in_jail(pid, "/disks/1").stat().st_size]
     hearth.kill()
     asked.join()
-    stop_the_guest(hearth, pid)
+    stop_the_guest(pid)
     hearth.start()
     vm.await_state("RUNNING", "SUSPENDED")
     # Called once by the former daemon and once by this one; memory and disk agree.
