@@ -9,6 +9,8 @@ use hearth_agent_protocol::{Exec, ExecInput, Output, Reply, TerminalSize, read_f
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, getsid};
 
 use crate::application::Started;
 use crate::container::launch::{Descriptors, Launched, Launcher, launch};
@@ -316,9 +318,32 @@ impl Session<'_> {
         // jobs, and one that has set a trap looks at it only when its input has ended.
         let ended = self.ends_within(HANG_UP_STEPS / 4);
         (self.stdin, self.stdout, self.stderr) = (None, None, None);
-        let _or_is_killed = ended || self.ends_within(HANG_UP_STEPS);
+        if !ended && !self.ends_within(HANG_UP_STEPS) {
+            // It is killed, and passes the hang-up on to nobody.
+            hang_up_jobs(self.pid);
+        }
         // SAFETY: kill touches no memory. The id stays the group's own while any of its processes is left.
         unsafe { libc::kill(-self.pid, libc::SIGKILL) };
+    }
+}
+
+/// Hangs up on every process of a session: a shell's jobs have groups of their own.
+fn hang_up_jobs(session: libc::pid_t) {
+    let session = Pid::from_raw(session);
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(pid) = name
+            .to_str()
+            .and_then(|name| name.parse().ok())
+            .map(Pid::from_raw)
+        else {
+            continue;
+        };
+        if getsid(Some(pid)) == Ok(session) {
+            for signal in [Signal::SIGHUP, Signal::SIGCONT] {
+                let _or_it_has_ended = kill(pid, signal);
+            }
+        }
     }
 }
 
