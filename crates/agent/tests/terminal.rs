@@ -128,7 +128,6 @@ fn a_shell_whose_host_goes_gets_a_hang_up_and_leaves_nothing() {
 #[test]
 fn jobs_of_a_shell_that_is_killed_are_hung_up_on() {
     let container = Container::new();
-    // With job control each job has a group of its own. What follows outlives the loss of the terminal.
     let application = application(&container);
     // With job control each job has a group of its own. What follows outlives the loss of the terminal.
     let script = "trap : HUP; set -m; sleep 1000 & set +m; while true; do sleep 1; done";

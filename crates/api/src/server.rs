@@ -8,8 +8,10 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::{
+    body::Frame,
     server::conn::{http1, http2},
     service::service_fn,
 };
@@ -158,11 +160,10 @@ async fn serve_connection(
         tokio::spawn(async move {
             let answer = router.answer(request, peer).await;
             answer.map(|body| {
-                let until_it_is_sent = move |frame| {
+                let until_the_last_frame = move |_: &Frame<Bytes>| {
                     let _call = &call;
-                    frame
                 };
-                body.map_frame(until_it_is_sent).boxed_unsync()
+                body.inspect_frame(until_the_last_frame).boxed_unsync()
             })
         })
     });
@@ -193,7 +194,7 @@ async fn serve_connection(
     }
 }
 
-/// A call, from its request to the end of its answer, and its connection's place.
+/// A call, from its request to the last frame of its answer, and its connection's place.
 struct Running {
     calls: watch::Sender<usize>,
     _place: Arc<Result<OwnedSemaphorePermit, AcquireError>>,

@@ -68,7 +68,7 @@ pub(crate) struct Settings {
     pub concurrent_builds: usize,
     /// Virtual CPUs of the builder.
     pub builder_vcpus: u32,
-    /// Seconds that the Dockerfile of one image may take.
+    /// Seconds that the Dockerfile of one image may take, or the import of a container base.
     pub build_timeout_seconds: u64,
     /// Seconds until something must listen in an image without a ready hook.
     pub listen_timeout_seconds: u64,

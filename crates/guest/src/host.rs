@@ -33,8 +33,8 @@ const LONGEST_SAVE: Duration = Duration::from_secs(300);
 
 /// Longest wait for a VMM that is given its disks and a snapshot: a quarter of a second on a quiet machine.
 const RESTORED: Duration = Duration::from_secs(60);
-/// How slowly a delta may be read and written into memory on top of that.
-const DELTA_BYTES_A_SECOND: u64 = 4 << 20;
+/// How slowly a disk may be read or written on top of that: a delta, a guest's memory.
+const DISK_BYTES_A_SECOND: u64 = 4 << 20;
 
 /// What every cold boot starts from.
 #[derive(Debug, Clone)]
@@ -227,7 +227,9 @@ impl Host {
             guest.pause().await?;
             let path = device_state_path(boot.directory);
             let saved = guest.vm.save_device_state(&path);
-            Ok::<_, GuestError>(in_time(LONGEST_SAVE, saved).await?)
+            // Firecracker's comes with all of its memory.
+            let longest = LONGEST_SAVE + Duration::from_secs(boot.shape.memory_bytes / DISK_BYTES_A_SECOND);
+            Ok::<_, GuestError>(in_time(longest, saved).await?)
         };
         let saved = saved.await;
         guest.destroy().await;
@@ -356,10 +358,9 @@ impl Host {
             boot,
         };
         let vm = self.inner.driver.start(machine).await?;
-        // Its sockets stand. One that is broken out of makes no more files on this node's disk.
-        if let Err(error) = disk::give(directory, Some(0), Some(user_id), 0o750) {
+        if let Err(error) = close(directory, user_id) {
             vm.kill().await;
-            return Err(GuestError::io("closing a guest's directory")(error));
+            return Err(error);
         }
         Ok(vm)
     }
@@ -386,6 +387,8 @@ impl Host {
             return Ok(None);
         };
         let slot = self.inner.network.adopt(&record.slot, egress).await?;
+        // An older hearth left it open.
+        close(&directory, self.user_of(&slot))?;
         let (name, driver) = (record.name.clone(), driver.to_owned());
         Ok(Some(self.guest(name, driver, record.limits, vm, slot)))
     }
@@ -518,6 +521,11 @@ impl Host {
     }
 }
 
+/// A VMM whose sockets stand makes no more files in its directory: one that is broken out of would fill this node's disk.
+fn close(directory: &Path, user: u32) -> Result<(), GuestError> {
+    disk::give(directory, Some(0), Some(user), 0o750).map_err(GuestError::io("closing a guest's directory"))
+}
+
 impl Idle {
     /// What to write down before [`Idle::restore`].
     pub fn record(&self) -> GuestRecord {
@@ -564,11 +572,7 @@ impl Idle {
             && fs::rename(ahead, &path).is_ok()
         {
             self.scratch = None;
-            // It lay in a directory of the VMM's own, so it is what the VMM has made of it.
-            if fs::symlink_metadata(&path)?.is_file() {
-                return Ok(());
-            }
-            fs::remove_file(&path)?;
+            return Ok(());
         }
         tokio::task::spawn_blocking(move || disk::clone(&template, &path)).await?
     }
@@ -615,7 +619,7 @@ impl Idle {
         let delta_file = delta_file.map_err(GuestError::io("looking at a delta"))?;
         // Nothing is lost with a guest that has not run; a VMM that hangs would keep it from ever running.
         let delta_bytes = delta_file.map_or(0, |file| file.len());
-        let limit = RESTORED + Duration::from_secs(delta_bytes / DELTA_BYTES_A_SECOND);
+        let limit = RESTORED + Duration::from_secs(delta_bytes / DISK_BYTES_A_SECOND);
         let (vm, shapes) = (&self.guest.vm, &self.snapshot.shape().disks);
         let restored = async {
             for (index, (path, shape)) in parts.disks.iter().zip(shapes).enumerate() {

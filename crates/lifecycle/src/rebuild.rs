@@ -4,13 +4,16 @@
 //! changes, the version's root disk is booted anew: what the user built stays as it was. Until then a launch is refused by
 //! name. The old snapshot stays for as long as a MicroVM is suspended on it, which resumes if only its kernel is another.
 
+use std::sync::PoisonError;
+
 use hearth_guest::{GuestError, Snapshot};
 use hearth_wire::{
     ApiError, Timestamp,
-    enums::{BuildState, MicrovmImageVersionState},
+    enums::{BuildState, MicrovmImageState, MicrovmImageVersionState},
     texts,
     types::SnapshotBuild,
 };
+use tokio::sync::RwLockReadGuard;
 
 use crate::{
     LifecycleError, Service,
@@ -36,7 +39,6 @@ impl Service {
         let Some((image, version)) = self.settled_version(key).await else {
             return Ok(());
         };
-        // What is chosen is not removed before it is written down.
         let files = self.inner.files.read().await;
         match self.launchable(&version) {
             Ok((name, snapshot)) => {
@@ -51,7 +53,7 @@ impl Service {
                         .iter()
                         .all(|build| build.state == BuildState::Successful);
                 if !is_known {
-                    self.launch_from(key, name, sizes).await?;
+                    self.launch_from(&version, name, sizes, files).await?;
                 }
                 if image.latest_active_version.as_ref() == Some(&version.version) {
                     self.node().pool.refill(&snapshot);
@@ -72,7 +74,9 @@ impl Service {
         let catalog = self.inner.catalog.lock().await;
         let version = catalog.version(key)?;
         let image = catalog.image_by_id(&version.image_id)?;
-        (version.state == MicrovmImageVersionState::Successful).then(|| (image.clone(), version.clone()))
+        let is_settled = version.state == MicrovmImageVersionState::Successful
+            && image.state != MicrovmImageState::Deleting;
+        is_settled.then(|| (image.clone(), version.clone()))
     }
 
     /// The version's snapshot that this node launches from; else what is wrong with the one it launched from so far.
@@ -100,7 +104,7 @@ impl Service {
     async fn rebuild(&self, key: &str, account: &str, cause: &str) -> Result<(), LifecycleError> {
         self.show(key, BuildState::InProgress, Some(cause)).await?;
         let _turn = self.inner.builds.take(account).await;
-        let _files = self.inner.files.read().await;
+        let files = self.inner.files.read().await;
         let Some((image, version)) = self.settled_version(key).await else {
             return Ok(());
         };
@@ -112,10 +116,11 @@ impl Service {
                 let former = self
                     .node()
                     .snapshot_directory(&version.image_id, version.snapshot());
-                self.launch_from(key, name, Some(sizes)).await?;
+                self.launch_from(&version, name, Some(sizes), files).await?;
                 self.node().pool.forget(&former).await;
             }
             Err(failed) => {
+                drop(files);
                 tracing::error!(
                     version = key,
                     reason = failed.reason,
@@ -127,13 +132,18 @@ impl Service {
         Ok(())
     }
 
-    /// Launches go from this snapshot now.
+    /// Launches go from this snapshot now. It is not removed before that is written down, which may take until the disk has room.
     async fn launch_from(
         &self,
-        key: &str,
+        version: &VersionRecord,
         name: String,
         sizes: Option<SnapshotBuild>,
+        files: RwLockReadGuard<'_, ()>,
     ) -> Result<(), LifecycleError> {
+        let chosen = || self.inner.chosen.lock().unwrap_or_else(PoisonError::into_inner);
+        let directory = self.node().snapshot_directory(&version.image_id, &name);
+        chosen().insert(directory.clone());
+        drop(files);
         let change = |_: &mut ImageRecord, version: &mut VersionRecord| {
             version.snapshot = Some(name.clone());
             version.updated_at = Timestamp::now();
@@ -143,9 +153,10 @@ impl Service {
                 build.sizes = sizes.clone();
             });
         };
-        until_written(|| self.change_version(key, &change))
-            .await
-            .map(drop)
+        let key = version.key();
+        let written = until_written(|| self.change_version(&key, &change)).await;
+        chosen().remove(&directory);
+        written.map(drop)
     }
 
     async fn show(&self, key: &str, state: BuildState, reason: Option<&str>) -> Result<(), LifecycleError> {

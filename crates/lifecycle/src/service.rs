@@ -73,6 +73,8 @@ pub(crate) struct Inner {
     pub builds: Turns,
     /// Held for reading while a snapshot is made again, for writing while files of images are removed.
     pub files: RwLock<()>,
+    /// Snapshots that will be launched from as soon as that is written down.
+    pub chosen: Mutex<HashSet<PathBuf>>,
     bases: AsyncMutex<Vec<hearth_wire::types::BaseItem>>,
     started_at: Timestamp,
 }
@@ -114,6 +116,7 @@ impl Service {
                 registry: Mutex::default(),
                 builds: Turns::new(concurrent_builds),
                 files: RwLock::default(),
+                chosen: Mutex::default(),
                 bases: AsyncMutex::new(bases),
                 started_at: Timestamp::now(),
             }),
@@ -544,6 +547,13 @@ impl Service {
             used.insert(task::making(&directory));
             used.insert(directory);
         }
+        let chosen = self
+            .inner
+            .chosen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        used.extend(chosen);
         for image in catalog.images() {
             let Ok(entries) = std::fs::read_dir(self.node().image_directory(&image.id)) else {
                 continue;

@@ -17,6 +17,8 @@ async fn create_answers_201_with_nulls_and_numeric_times() {
     assert_eq!(answer.status, 201);
     assert_eq!(answer.header("content-type"), Some("application/json"));
     assert!(answer.header("x-amzn-requestid").is_some_and(|id| id.len() == 36));
+    let length = answer.body.len().to_string();
+    assert_eq!(answer.header("content-length"), Some(length.as_str()));
     assert_eq!(
         answer.json(),
         json!({

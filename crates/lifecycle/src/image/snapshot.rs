@@ -23,6 +23,8 @@ use crate::{
 
 /// How long a frozen guest may take to say what its application had put out.
 const LAST_OUTPUT: Duration = Duration::from_secs(5);
+/// What an application says comes on another way than its hook's answer.
+const LATE_OUTPUT: Duration = Duration::from_millis(200);
 
 /// Why there is no snapshot. The text is the build's reason.
 #[derive(Debug, thiserror::Error)]
@@ -125,11 +127,13 @@ async fn make_ready(
     let is_frozen = Notify::new();
     let frozen = async {
         let is_ready = match enabled(hooks, HookName::Ready) {
-            Some(hook) => hook
-                .call_until_ready(agent)
-                .await?
-                .map(|()| true)
-                .map_err(SnapshotError::Application)?,
+            Some(hook) => {
+                let called = hook.call_until_ready(agent).await?;
+                if called.is_err() {
+                    sleep(LATE_OUTPUT).await;
+                }
+                called.map(|()| true).map_err(SnapshotError::Application)?
+            }
             // Without a hook: when something listens, or after a while (spec section 34, question 2).
             None => agent.await_listener(node.config.listen_timeout).await?,
         };
@@ -204,9 +208,14 @@ pub(super) async fn validate(
         .await?;
     let result = async {
         guest.agent().thaw(true).await?;
+        let called = async {
+            let called = hook.call_until_ready(guest.agent()).await?;
+            sleep(LATE_OUTPUT).await;
+            called.map_err(SnapshotError::Application)
+        };
         tokio::select! {
             ended = follow(guest.agent(), &mut log) => ended.and(Err(GuestError::Ended.into())),
-            called = hook.call_until_ready(guest.agent()) => called?.map_err(SnapshotError::Application),
+            called = called => called,
         }
     };
     let result = guest.while_it_lives(result).await;

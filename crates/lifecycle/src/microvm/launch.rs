@@ -297,7 +297,12 @@ impl Task {
                 guest.resume().await?;
                 self.wake(guest, false).await
             };
-            match woken.await {
+            let woken = tokio::select! {
+                biased;
+                _ = terminate.wait_for(|asked| *asked) => return Err(Failure::Terminated),
+                woken = woken => woken,
+            };
+            match woken {
                 Err(Failure::Node(error)) if !matches!(error, GuestError::Ended) && Instant::now() < end => {
                     tracing::error!(microvm = self.record.id, %error, "a MicroVM does not go on yet");
                 }

@@ -13,7 +13,7 @@ use hearth_guest::Agent;
 use hearth_logs::{LogWriter, LogsError};
 use hearth_wire::{Timestamp, types::Logging};
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::JoinHandle,
     time::{sleep, timeout},
 };
@@ -22,14 +22,16 @@ use super::record::MicrovmRecord;
 use crate::{node::Node, permissions::Actor};
 
 /// What is on its way from the guest has come when this long nothing has.
-const QUIET: Duration = Duration::from_millis(50);
+const QUIET: Duration = Duration::from_millis(100);
 /// The longest that an end waits for output.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Follows the output of one guest until it ends or [`Follower::stop`] is called.
 pub(crate) struct Follower {
     task: JoinHandle<()>,
     position: Arc<AtomicU64>,
+    /// The guest has been asked.
+    connected: watch::Receiver<bool>,
 }
 
 impl Follower {
@@ -42,12 +44,14 @@ impl Follower {
     ) -> Follower {
         let position = Arc::new(AtomicU64::new(from));
         let seen = position.clone();
+        let (connects, connected) = watch::channel(false);
         let task = tokio::spawn(async move {
             let mut log = log.await;
             let mut output = match agent.output(from).await {
                 Ok(output) => output,
                 Err(error) => return tracing::warn!(%error, "the application's output cannot be followed"),
             };
+            connects.send_replace(true);
             loop {
                 match output.next().await {
                     Ok(Some(Output::Stdout(bytes) | Output::Stderr(bytes))) => {
@@ -68,16 +72,29 @@ impl Follower {
                 }
             }
         });
-        Follower { task, position }
+        Follower {
+            task,
+            position,
+            connected,
+        }
+    }
+
+    /// Whether it still does.
+    pub(crate) fn follows(&self) -> bool {
+        !self.task.is_finished()
     }
 
     /// Waits until nothing more has come for a moment: the last words of an application that is to be ended.
     pub(crate) async fn catch_up(&self) {
         let quiet = async {
+            let mut connected = self.connected.clone();
+            if connected.wait_for(|connected| *connected).await.is_err() {
+                return;
+            }
             loop {
                 let before = self.position();
                 sleep(QUIET).await;
-                if self.task.is_finished() || self.position() == before {
+                if !self.follows() || self.position() == before {
                     return;
                 }
             }

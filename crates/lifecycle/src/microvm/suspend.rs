@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     hooks::{HookName, enabled},
-    node::{scratch_of, suspended_of},
+    node::{scratch_of, suspended_of, untouched},
 };
 
 type Reply = oneshot::Sender<Result<(), ApiError>>;
@@ -54,7 +54,7 @@ impl Task {
                 Ok(Ok(())) => None,
                 Ok(Err(reason)) => Some(reason),
                 Err(GuestError::Ended) => Some(ENDED.to_owned()),
-                // Nobody has asked the application.
+                // The application has not refused.
                 Err(error) => return self.cannot_suspend(reply, &error).await,
             };
             if let Some(reason) = refused {
@@ -87,8 +87,13 @@ impl Task {
         let snapshot = match still {
             Ok(snapshot) => snapshot,
             Err(error) => {
-                tracing::error!(microvm = self.record.id, %error, "a MicroVM could not be suspended again; it goes on");
-                return Box::pin(self.undo_suspend(true)).await;
+                tracing::error!(microvm = self.record.id, %error, "a MicroVM could not be suspended again");
+                let directory = self.node.microvm_directory(&self.record.id);
+                return match untouched(&directory, &suspended_of(&directory, self.record.suspends)) {
+                    true => self.back_to_suspended(true).await,
+                    // What it is now is nowhere else.
+                    false => Box::pin(self.undo_suspend(true)).await,
+                };
             }
         };
         self.record.suspends += 1;

@@ -321,9 +321,11 @@ impl Task {
 
     /// Follows the application's output, from where that was left.
     pub(super) fn follow_output(&mut self) {
-        let Some(guest) = self.guest.as_ref().filter(|_| self.follower.is_none()) else {
+        if self.follower.as_ref().is_some_and(Follower::follows) {
             return;
-        };
+        }
+        self.stop_following();
+        let Some(guest) = &self.guest else { return };
         let (agent, from, exits) = (
             guest.agent().clone(),
             self.record.output_position,

@@ -34,5 +34,5 @@ pub(crate) use spec::{bind_disks, disk_place};
 pub const COMMAND: &str = "jail";
 /// `oom_score_adj` of a VMM: ended before an ordinary process when memory runs out, until its guest has a state of its own.
 const EXPENDABLE: i16 = 500;
-/// Where a VMM finds its own directory, the only place it may write to.
+/// Where a VMM finds its own directory: its sockets, and files that it was given to write.
 pub(crate) const OWN: &str = "/own";

@@ -174,6 +174,12 @@ mod tests {
             assert!(nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER).is_err());
             assert_eq!(nix::unistd::chroot("/"), Err(nix::Error::EPERM));
             assert!(refused(std::fs::create_dir("/tmp/refused").expect_err("refused")));
+            assert!(refused(
+                std::os::unix::fs::symlink("/tmp", "/tmp/refused").expect_err("refused")
+            ));
+            assert!(refused(
+                std::fs::hard_link("/proc/self/exe", "/tmp/refused").expect_err("refused")
+            ));
             let pair = nix::sys::socket::socketpair(
                 nix::sys::socket::AddressFamily::Tipc,
                 nix::sys::socket::SockType::SeqPacket,
@@ -186,5 +192,27 @@ mod tests {
             assert!(ring == -1 && refused(std::io::Error::last_os_error()));
         });
         outcome.join().expect("no panic");
+    }
+
+    #[test]
+    fn a_call_by_an_x32_number_ends_the_process() {
+        let test = "jail::syscalls::tests::makes_a_call_by_an_x32_number";
+        let child = std::process::Command::new(std::env::current_exe().expect("this test"))
+            .args(["--exact", test, "--ignored"])
+            .output()
+            .expect("runs");
+        assert_eq!(
+            std::os::unix::process::ExitStatusExt::signal(&child.status),
+            Some(libc::SIGSYS),
+            "{child:?}"
+        );
+    }
+
+    #[test]
+    #[ignore = "ends its process: another test runs it"]
+    fn makes_a_call_by_an_x32_number() {
+        restrict().expect("a filter");
+        // SAFETY: it has no arguments, and the filter ends the process.
+        unsafe { libc::syscall(libc::SYS_getpid | libc::c_long::from(X32)) };
     }
 }
