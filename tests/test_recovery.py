@@ -143,7 +143,9 @@ def stop_the_guest(pid):
 def test_a_kill_while_a_refused_resume_is_suspended_again_loses_nothing(hearth, stateful):
     vm = stateful("refused")
     # The application moves on, in memory and on its disk, before it answers the hook.
-    vm.python(SLOW_HOOKS.replace("SECONDS", "0") + """
+    vm.python("""
+import hooks, os, time
+fast = hooks.Events.add
 woken = 0
 def slow(self, hook, payload=None):
     global woken
@@ -155,7 +157,6 @@ def slow(self, hook, payload=None):
             os.fsync(file.fileno())
         time.sleep(5)
     fast(self, hook, payload)
-import os
 hooks.Events.add = slow
 """)
     vm.suspend()

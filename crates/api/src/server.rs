@@ -23,7 +23,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, join, split},
     net::{TcpListener, TcpStream},
     pin, select,
-    sync::{AcquireError, OwnedSemaphorePermit, Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -91,7 +91,7 @@ pub async fn serve(
     pin!(shutdown);
     loop {
         let accept = async {
-            let place = places.clone().acquire_owned().await;
+            let place = places.clone().acquire_owned().await.expect("nobody closes it");
             (place, listener.accept().await)
         };
         let (place, stream) = select! {
@@ -126,7 +126,7 @@ pub async fn serve(
 
 /// Serves a connection in the background. No `async` function: the code of what one spawns is made in every crate that awaits it.
 fn take_on(
-    place: Result<OwnedSemaphorePermit, AcquireError>,
+    place: OwnedSemaphorePermit,
     stream: TcpStream,
     peer: SocketAddr,
     acceptor: TlsAcceptor,
@@ -144,7 +144,7 @@ async fn serve_connection(
     acceptor: TlsAcceptor,
     router: Arc<Router>,
     watcher: Watcher,
-    place: Arc<Result<OwnedSemaphorePermit, AcquireError>>,
+    place: Arc<OwnedSemaphorePermit>,
 ) {
     let _ = stream.set_nodelay(true);
     let stream = match timeout(router.config.handshake_timeout, acceptor.accept(stream)).await {
@@ -197,14 +197,11 @@ async fn serve_connection(
 /// A call, from its request to the last frame of its answer, and its connection's place.
 struct Running {
     calls: watch::Sender<usize>,
-    _place: Arc<Result<OwnedSemaphorePermit, AcquireError>>,
+    _place: Arc<OwnedSemaphorePermit>,
 }
 
 impl Running {
-    fn begin(
-        calls: &watch::Sender<usize>,
-        place: &Arc<Result<OwnedSemaphorePermit, AcquireError>>,
-    ) -> Running {
+    fn begin(calls: &watch::Sender<usize>, place: &Arc<OwnedSemaphorePermit>) -> Running {
         calls.send_modify(|running| *running += 1);
         Running {
             calls: calls.clone(),

@@ -78,7 +78,7 @@ impl Usage {
     }
 
     /// Counts bytes; how long the next ones have to wait.
-    pub(crate) fn book(&self, direction: Direction, bytes: u64, rate: u64) -> Duration {
+    fn book(&self, direction: Direction, bytes: u64, rate: u64) -> Duration {
         let schedule = match direction {
             Direction::Up => &self.up,
             Direction::Down => &self.down,

@@ -1,12 +1,11 @@
 //! What every byte of an endpoint counts for, whatever it belongs to.
 
+use std::future::poll_fn;
 use std::sync::Arc;
-
-use tokio::time::sleep;
 
 use crate::exchange::Exchange;
 use crate::gate::Passage;
-use crate::limits::Direction;
+use crate::limits::{Direction, Pace};
 
 /// Counts for one exchange: activity of its MicroVM, usage, the access log and the metrics.
 #[derive(Clone)]
@@ -39,13 +38,9 @@ impl Meter {
     }
 
     async fn wait(&self, direction: Direction, bytes: usize) {
-        let exchange = &self.exchange;
-        if let Some(rate) = exchange.limits.bytes_per_second {
-            let wait = exchange.endpoint.usage.book(direction, bytes as u64, rate);
-            if !wait.is_zero() {
-                sleep(wait).await;
-            }
-        }
+        let mut pace = Pace::new(direction, self.exchange.limits);
+        pace.passed(bytes, &self.exchange.endpoint.usage);
+        poll_fn(|cx| pace.poll_ready(cx)).await;
     }
 
     /// Bytes went one way or the other.

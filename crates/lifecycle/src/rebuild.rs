@@ -4,8 +4,6 @@
 //! changes, the version's root disk is booted anew: what the user built stays as it was. Until then a launch is refused by
 //! name. The old snapshot stays for as long as a MicroVM is suspended on it, which resumes if only its kernel is another.
 
-use std::sync::PoisonError;
-
 use hearth_guest::{GuestError, Snapshot};
 use hearth_wire::{
     ApiError, Timestamp,
@@ -21,7 +19,6 @@ use crate::{
         record::{BuildRecord, ImageRecord, VersionRecord},
         task,
     },
-    service::until_written,
 };
 
 impl Service {
@@ -140,11 +137,11 @@ impl Service {
         sizes: Option<SnapshotBuild>,
         files: RwLockReadGuard<'_, ()>,
     ) -> Result<(), LifecycleError> {
-        let chosen = || self.inner.chosen.lock().unwrap_or_else(PoisonError::into_inner);
         let directory = self.node().snapshot_directory(&version.image_id, &name);
-        chosen().insert(directory.clone());
+        self.chosen().insert(directory.clone());
         drop(files);
-        let change = |_: &mut ImageRecord, version: &mut VersionRecord| {
+        let key = version.key();
+        let changed = self.change_version(&key, |_, version| {
             version.snapshot = Some(name.clone());
             version.updated_at = Timestamp::now();
             version.each_build(|build: &mut BuildRecord| {
@@ -152,23 +149,20 @@ impl Service {
                 build.reason = None;
                 build.sizes = sizes.clone();
             });
-        };
-        let key = version.key();
-        let written = until_written(|| self.change_version(&key, &change)).await;
-        chosen().remove(&directory);
-        written.map(drop)
+        });
+        let changed = changed.await;
+        self.chosen().remove(&directory);
+        changed.map(drop)
     }
 
     async fn show(&self, key: &str, state: BuildState, reason: Option<&str>) -> Result<(), LifecycleError> {
-        let change = |_: &mut ImageRecord, version: &mut VersionRecord| {
+        let changed = self.change_version(key, |_, version| {
             version.each_build(|build: &mut BuildRecord| {
                 build.state = state;
                 build.reason = reason.map(str::to_owned);
             });
-        };
-        until_written(|| self.change_version(key, &change))
-            .await
-            .map(drop)
+        });
+        changed.await.map(drop)
     }
 }
 

@@ -7,7 +7,6 @@ use std::{
     time::Duration,
 };
 
-use futures::TryFutureExt;
 use hearth_guest::{Guest, GuestError, GuestRecord, Snapshot};
 use hearth_state::{Changes, StateError, Table};
 use hearth_storage::{disk, durable};
@@ -74,7 +73,7 @@ pub(crate) struct Inner {
     /// Held for reading while a snapshot is made again, for writing while files of images are removed.
     pub files: RwLock<()>,
     /// Snapshots that will be launched from as soon as that is written down.
-    pub chosen: Mutex<HashSet<PathBuf>>,
+    chosen: Mutex<HashSet<PathBuf>>,
     bases: AsyncMutex<Vec<hearth_wire::types::BaseItem>>,
     started_at: Timestamp,
 }
@@ -199,6 +198,10 @@ impl Service {
     /// The MicroVMs; never held across an await.
     pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
         self.inner.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn chosen(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
+        self.inner.chosen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Starts the task of a MicroVM whose record is written.
@@ -340,9 +343,11 @@ impl Service {
     pub(crate) fn start_build(&self, key: String) {
         let service = self.clone();
         tokio::spawn(async move {
-            let version = service.inner.catalog.lock().await.version(&key).cloned();
-            let Some(version) = version else { return };
-            let _turn = service.inner.builds.take(&version.account).await;
+            let account = |catalog: &Catalog| Some(catalog.version(&key)?.account.clone());
+            let Some(account) = account(&*service.inner.catalog.lock().await) else {
+                return;
+            };
+            let _turn = service.inner.builds.take(&account).await;
             if let Err(error) = service.build(&key).await {
                 tracing::error!(version = key, %error, "a build's outcome could not be written down");
             }
@@ -350,16 +355,15 @@ impl Service {
     }
 
     async fn build(&self, key: &str) -> Result<(), LifecycleError> {
-        let begin = |_: &mut ImageRecord, version: &mut VersionRecord| {
+        let begun = self.change_version(key, |_, version| {
             version.state = MicrovmImageVersionState::InProgress;
             version.each_build(|build| build.state = BuildState::InProgress);
-        };
-        let begun = until_written(|| self.change_version(key, begin));
+        });
         let Some((image, version)) = begun.await? else {
             return Ok(());
         };
         let outcome = task::build(self.node(), &image.arn(), &version).await;
-        let settle = |image: &mut ImageRecord, version: &mut VersionRecord| {
+        let settled = self.change_version(key, |image, version| {
             let first = version.number == 1;
             version.updated_at = Timestamp::now();
             image.updated_at = version.updated_at;
@@ -394,8 +398,8 @@ impl Service {
                     };
                 }
             }
-        };
-        until_written(|| self.change_version(key, settle)).await?;
+        });
+        settled.await?;
         if let Ok(made) = &outcome {
             meter::built(self.node(), &version, made.bytes());
             let directory = self
@@ -408,11 +412,19 @@ impl Service {
         Ok(())
     }
 
-    /// Changes a version and its image together, first in the database. `None` when they are gone.
+    /// Changes a version and its image together, first in the database, as soon as there is room. `None` when they are gone.
     pub(crate) async fn change_version(
         &self,
         key: &str,
-        change: impl FnOnce(&mut ImageRecord, &mut VersionRecord),
+        change: impl Fn(&mut ImageRecord, &mut VersionRecord),
+    ) -> Result<Option<(ImageRecord, VersionRecord)>, LifecycleError> {
+        until_written(|| self.try_to_change_version(key, &change)).await
+    }
+
+    async fn try_to_change_version(
+        &self,
+        key: &str,
+        change: &impl Fn(&mut ImageRecord, &mut VersionRecord),
     ) -> Result<Option<(ImageRecord, VersionRecord)>, LifecycleError> {
         let mut catalog = self.inner.catalog.lock().await;
         let Some(mut version) = catalog.version(key).cloned() else {
@@ -467,7 +479,7 @@ impl Service {
             });
             changes.delete(Table::Images, image_id)
         };
-        let written = until_written(|| self.node().state.commit(deleted()).map_err(LifecycleError::from));
+        let written = until_written(|| async { Ok(self.node().state.commit(deleted()).await?) });
         if let Err(error) = written.await {
             tracing::error!(image_id, %error, "an image's deletion could not be written down; it is tried again at the next start");
             return;
@@ -547,13 +559,7 @@ impl Service {
             used.insert(task::making(&directory));
             used.insert(directory);
         }
-        let chosen = self
-            .inner
-            .chosen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        used.extend(chosen);
+        used.extend(self.chosen().iter().cloned());
         for image in catalog.images() {
             let Ok(entries) = std::fs::read_dir(self.node().image_directory(&image.id)) else {
                 continue;
@@ -581,7 +587,7 @@ impl Service {
 }
 
 /// Tries until it is written or the database is closed: what has been done is not forgotten because the disk was full.
-pub(crate) async fn until_written<T, F: Future<Output = Result<T, LifecycleError>>>(
+async fn until_written<T, F: Future<Output = Result<T, LifecycleError>>>(
     write: impl Fn() -> F,
 ) -> Result<T, LifecycleError> {
     loop {

@@ -5,7 +5,10 @@ use std::time::Duration;
 use hearth_guest::{Guest, GuestError, Idle, Restore};
 use hearth_storage::{disk, durable};
 use hearth_wire::{ApiError, texts};
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 
 use super::{
     meter,
@@ -39,6 +42,18 @@ impl From<GuestError> for Failure {
     }
 }
 
+/// Breaks the work off when somebody asks for termination.
+async fn unless_asked(
+    mut terminate: watch::Receiver<bool>,
+    work: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
+    tokio::select! {
+        biased;
+        _ = terminate.wait_for(|asked| *asked) => Err(Failure::Terminated),
+        done = work => done,
+    }
+}
+
 impl Task {
     /// Pending → Running, or Terminated.
     pub(super) async fn launch(&mut self) {
@@ -69,12 +84,7 @@ impl Task {
         // A former daemon may have got half of the way: what it made is made again.
         self.drop_guest().await;
         let idle = self.process_to_launch().await?;
-        let mut terminate = self.terminate.clone();
-        tokio::select! {
-            biased;
-            _ = terminate.wait_for(|asked| *asked) => Err(Failure::Terminated),
-            launched = self.launch_in(idle) => launched,
-        }
+        unless_asked(self.terminate.clone(), self.launch_in(idle)).await
     }
 
     /// A process and its scratch disk. It is never broken off: a process on its way would belong to nobody.
@@ -168,12 +178,7 @@ impl Task {
 
     async fn try_resume(&mut self) -> Result<(), Failure> {
         let idle = self.process_to_resume().await?;
-        let mut terminate = self.terminate.clone();
-        tokio::select! {
-            biased;
-            _ = terminate.wait_for(|asked| *asked) => Err(Failure::Terminated),
-            resumed = self.resume_in(idle) => resumed,
-        }
+        unless_asked(self.terminate.clone(), self.resume_in(idle)).await
     }
 
     /// A process, written down. As for a launch, it is never broken off.
@@ -268,7 +273,7 @@ impl Task {
             tracing::error!(microvm = self.record.id, %error, "the end of a suspend could not be written down");
             self.forget_suspends().await;
         }
-        match self.go_on(&guest).await {
+        match unless_asked(self.terminate.clone(), self.go_on(&guest)).await {
             Ok(()) => self.running_again().await,
             // Its state is nowhere else.
             Err(Failure::Hook(reason)) if cannot_be_written => {
@@ -290,26 +295,19 @@ impl Task {
 
     /// Lets a guest that stands still run again. Its state is nowhere else, so what this node fails to do is tried again.
     async fn go_on(&mut self, guest: &Guest) -> Result<(), Failure> {
-        let mut terminate = self.terminate.clone();
         let end = Instant::now() + GO_ON_AGAIN;
         loop {
             let woken = async {
                 guest.resume().await?;
                 self.wake(guest, false).await
             };
-            let woken = tokio::select! {
-                biased;
-                _ = terminate.wait_for(|asked| *asked) => return Err(Failure::Terminated),
-                woken = woken => woken,
-            };
-            match woken {
+            match woken.await {
                 Err(Failure::Node(error)) if !matches!(error, GuestError::Ended) && Instant::now() < end => {
                     tracing::error!(microvm = self.record.id, %error, "a MicroVM does not go on yet");
                 }
                 woken => return woken,
             }
             tokio::select! {
-                _ = terminate.wait_for(|asked| *asked) => return Err(Failure::Terminated),
                 () = guest.vm().ended() => return Err(GuestError::Ended.into()),
                 () = sleep(GO_ON_PAUSE) => {}
             }

@@ -51,8 +51,7 @@ impl Task {
                 .while_it_lives(hook.call(guest.agent(), String::new()))
                 .await;
             let refused = match called {
-                Ok(Ok(())) => None,
-                Ok(Err(reason)) => Some(reason),
+                Ok(outcome) => outcome.err(),
                 Err(GuestError::Ended) => Some(ENDED.to_owned()),
                 // The application has not refused.
                 Err(error) => return self.cannot_suspend(reply, &error).await,
