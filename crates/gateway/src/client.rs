@@ -5,35 +5,47 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::endpoint::EndpointState;
 use crate::limits::Limits;
+use crate::strangers::Stranger;
 
 /// A client's TLS connection. It counts at every endpoint it has spoken to with a good token, until it is closed; what
 /// it was upgraded to holds it as well.
 pub(crate) struct Client {
     pub(crate) address: SocketAddr,
     pub(crate) server_name: Option<String>,
+    known: Mutex<Known>,
+}
+
+struct Known {
     /// Where it has a place. Most connections speak to one endpoint all their life.
-    places: Mutex<Vec<Arc<EndpointState>>>,
+    places: Vec<Arc<EndpointState>>,
+    /// Until it has one.
+    stranger: Option<Stranger>,
 }
 
 impl Client {
-    pub(crate) fn new(address: SocketAddr, server_name: Option<String>) -> Client {
+    pub(crate) fn new(address: SocketAddr, server_name: Option<String>, stranger: Stranger) -> Client {
+        let known = Known {
+            places: Vec::new(),
+            stranger: Some(stranger),
+        };
         Client {
             address,
             server_name,
-            places: Mutex::default(),
+            known: Mutex::new(known),
         }
     }
 
     /// Takes a place at the endpoint unless it has one; false when all are taken.
     pub(crate) fn join(&self, endpoint: &Arc<EndpointState>, limits: Limits) -> bool {
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        if places.iter().any(|place| Arc::ptr_eq(place, endpoint)) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.places.iter().any(|place| Arc::ptr_eq(place, endpoint)) {
             return true;
         }
         let joined = endpoint.usage.join(limits);
         if joined {
             endpoint.series.connections.inc();
-            places.push(endpoint.clone());
+            known.places.push(endpoint.clone());
+            known.stranger = None;
         }
         joined
     }
@@ -41,8 +53,8 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        let places = self.places.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for place in places {
+        let known = self.known.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for place in &known.places {
             place.usage.leave();
             place.series.connections.dec();
         }

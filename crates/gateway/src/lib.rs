@@ -29,6 +29,7 @@ mod pool;
 mod proxy;
 mod respond;
 mod send;
+mod strangers;
 mod subprotocol;
 mod target;
 mod upgrade;

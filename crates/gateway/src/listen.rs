@@ -26,6 +26,7 @@ use crate::gate::MicroVms;
 use crate::linger::Lingering;
 use crate::metrics::Metrics;
 use crate::proxy::Gateway;
+use crate::strangers::{Stranger, Strangers};
 use crate::upstream::{H2_CONNECTION_WINDOW_BYTES, H2_STREAM_WINDOW_BYTES, Upstreams};
 
 const ALPN_H2: &[u8] = b"h2";
@@ -48,6 +49,8 @@ pub struct GatewayConfig {
     pub handshake_timeout: Duration,
     /// Longest wait for a request's header once it may come; a connection that never sends one is closed.
     pub request_header_timeout: Duration,
+    /// Connections at a time whose client has shown no good token yet; beyond that the oldest of them is closed.
+    pub strangers: usize,
     /// Longest wait for [`crate::Passage::dial`].
     pub dial_timeout: Duration,
     /// How long a connection to the application is kept for the next request. Short, so that it ends before most
@@ -66,6 +69,7 @@ impl GatewayConfig {
             domain: domain.trim_matches('.').to_ascii_lowercase(),
             handshake_timeout: Duration::from_secs(10),
             request_header_timeout: Duration::from_secs(30),
+            strangers: 4096,
             dial_timeout: Duration::from_secs(10),
             upstream_idle_timeout: Duration::from_millis(400),
             shutdown_grace: Duration::from_secs(5),
@@ -101,6 +105,7 @@ pub async fn serve(
         h1: http1(gateway.config.request_header_timeout),
         h2: http2(),
         tls: TlsAcceptor::from(tls),
+        strangers: Strangers::new(gateway.config.strangers),
         gateway,
         shutdown,
     });
@@ -127,6 +132,7 @@ struct Server {
     h1: auto::Builder<TokioExecutor>,
     h2: auto::Builder<TokioExecutor>,
     tls: TlsAcceptor,
+    strangers: Arc<Strangers>,
     gateway: Arc<Gateway>,
     shutdown: CancellationToken,
 }
@@ -180,7 +186,9 @@ impl Server {
             };
             match accepted {
                 Ok((stream, address)) => {
-                    self.gateway.tasks.spawn(self.clone().connection(stream, address));
+                    let stranger = self.strangers.enter();
+                    let connection = self.clone().connection(stream, address, stranger);
+                    self.gateway.tasks.spawn(connection);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "gateway cannot accept a connection");
@@ -190,14 +198,19 @@ impl Server {
         }
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, address: SocketAddr) {
-        let clients = self.gateway.endpoints.metrics.clients();
-        clients.inc();
+    async fn connection(self: Arc<Self>, stream: TcpStream, address: SocketAddr, stranger: Stranger) {
+        let metrics = &self.gateway.endpoints.metrics;
+        metrics.clients().inc();
+        let crowded_out = stranger.crowded_out();
         let served = tokio::select! {
-            served = self.serve(stream, address) => served,
+            served = self.serve(stream, address, stranger) => served,
+            () = crowded_out.cancelled() => {
+                metrics.refused("crowded_out");
+                Ok(())
+            }
             () = self.gateway.cut.cancelled() => Ok(()),
         };
-        clients.dec();
+        metrics.clients().dec();
         if let Err(error) = served {
             tracing::debug!(error = &*error, "client connection ended");
         }
@@ -207,11 +220,16 @@ impl Server {
         &self,
         stream: TcpStream,
         address: SocketAddr,
+        stranger: Stranger,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         tune(&stream)?;
         let stream = timeout(self.gateway.config.handshake_timeout, self.tls.accept(stream)).await??;
         let (_, session) = stream.get_ref();
-        let client = Arc::new(Client::new(address, session.server_name().map(str::to_owned)));
+        let client = Arc::new(Client::new(
+            address,
+            session.server_name().map(str::to_owned),
+            stranger,
+        ));
         let builder = if session.alpn_protocol() == Some(ALPN_H2) {
             &self.h2
         } else {

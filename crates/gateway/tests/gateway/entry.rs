@@ -3,13 +3,14 @@
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use hearth_gateway::GateError;
+use hearth_gateway::{GateError, GatewayConfig};
 use hearth_token::{Grant, Keyring, PortRange};
 use hyper::{Request, Response, StatusCode, body::Incoming};
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
-use crate::world::{ENDPOINT, VM, World, empty, inspect, read_until, text};
+use crate::world::{DOMAIN, ENDPOINT, VM, World, empty, inspect, read_until, text};
 
 const LIFE: Duration = Duration::from_secs(60);
 
@@ -311,4 +312,52 @@ async fn a_public_port_is_open_to_websockets_and_tunnels() {
         .raw("CONNECT 127.0.0.1:22 HTTP/1.1\r\nHost: 127.0.0.1:22\r\n\r\n")
         .await;
     assert!(closed.starts_with("HTTP/1.1 403"), "{closed}");
+}
+
+#[tokio::test]
+async fn of_too_many_strangers_the_oldest_goes_and_nobody_else() {
+    let world = World::start_with(GatewayConfig {
+        strangers: 2,
+        // Nothing else ends them meanwhile.
+        handshake_timeout: Duration::from_secs(3600),
+        request_header_timeout: Duration::from_secs(3600),
+        ..GatewayConfig::new(DOMAIN)
+    })
+    .await;
+    world
+        .application(8080, |_| async { Response::new(empty()) })
+        .await;
+    let mut known = world.h2().await;
+    let again = async |known: &mut hyper::client::conn::http2::SendRequest<_>| {
+        let request = world.request("GET", &format!("https://{ENDPOINT}/"));
+        known
+            .send_request(request.body(empty()).unwrap())
+            .await
+            .unwrap()
+            .status()
+    };
+    assert_eq!(again(&mut known).await, 200);
+
+    // One says nothing, one is refused, and one is through with TLS.
+    let mut silent = TcpStream::connect(world.address).await.unwrap();
+    let mut refused = world.connect("http/1.1").await;
+    let request = format!("GET / HTTP/1.1\r\nHost: {ENDPOINT}\r\n\r\n");
+    refused.write_all(request.as_bytes()).await.unwrap();
+    read_until(&mut refused, "Request missing authentication").await;
+    let mut waits = world.connect("http/1.1").await;
+    assert_eq!(silent.read(&mut [0]).await.unwrap(), 0);
+    let _fourth = world.connect("http/1.1").await;
+    // It is closed without notice.
+    assert!(!matches!(refused.read(&mut [0]).await, Ok(1..)));
+    assert_eq!(again(&mut known).await, 200);
+    let request = format!(
+        "GET / HTTP/1.1\r\nHost: {ENDPOINT}\r\nX-aws-proxy-auth: {}\r\nConnection: close\r\n\r\n",
+        world.token()
+    );
+    waits.write_all(request.as_bytes()).await.unwrap();
+    assert!(
+        read_until(&mut waits, "\r\n\r\n")
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
 }
