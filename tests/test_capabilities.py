@@ -107,14 +107,14 @@ def test_with_every_capability_it_has_all_that_its_kernel_knows(capable):
 
 
 def test_with_every_capability_a_file_system_in_user_space_serves_files(capable):
-    capable.python(f"""
-pathlib.Path('/root/served.py').write_text({FILE_SYSTEM!r})
-os.mkdir('/served')
-fuse = os.open('/dev/fuse', os.O_RDWR)
-server = subprocess.Popen([sys.executable, '/root/served.py'], pass_fds=[fuse], env=dict(os.environ, FUSE=str(fuse)))
-""")
+    capable.python("os.mkdir('/served'); fuse = os.open('/dev/fuse', os.O_RDWR)")
     options = "f'fd={fuse},rootmode=40000,user_id=0,group_id=0'"
     assert capable.python(f"mount('served', '/served', 'fuse', {options})") == "'mounted'"
+    # Not before: what reads the device of a file system that is not mounted yet is refused.
+    capable.python(f"""
+pathlib.Path('/root/served.py').write_text({FILE_SYSTEM!r})
+server = subprocess.Popen([sys.executable, '/root/served.py'], pass_fds=[fuse], env=dict(os.environ, FUSE=str(fuse)))
+""")
     assert capable.python("open('/served/file').read()") == "'out of user space'"
     assert capable.python("named(open, '/served/other')") == "'ENOENT'"
     # It is memory and processes of the MicroVM, as everything else.
