@@ -1,7 +1,7 @@
 //! The listener: TLS, HTTP/1.1 and HTTP/2, every wait bounded.
 
 use std::{
-    future::Future,
+    future::{Future, pending},
     io::{self, Cursor},
     net::SocketAddr,
     sync::Arc,
@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use hearth_crowd::{Crowd, Place};
 use http_body_util::BodyExt;
 use hyper::{
     body::Frame,
@@ -38,6 +39,8 @@ pub struct ApiConfig {
     pub max_body_bytes: usize,
     /// Connections at one time; further ones wait.
     pub max_connections: usize,
+    /// Of these, those without a call in flight; beyond that the one that has waited longest is closed.
+    pub max_idle: usize,
     /// How long a TLS handshake may take.
     pub handshake_timeout: Duration,
     /// How long a request's head may take; also how long a connection may be idle.
@@ -53,6 +56,7 @@ impl Default for ApiConfig {
         Self {
             max_body_bytes: 1 << 20,
             max_connections: 1024,
+            max_idle: 512,
             handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(30),
@@ -83,6 +87,7 @@ pub async fn serve(
 ) {
     let acceptor = TlsAcceptor::from(with_protocols(tls));
     let places = Arc::new(Semaphore::new(config.max_connections));
+    let idle = Crowd::new(config.max_idle);
     let graceful = GracefulShutdown::new();
     let router = Arc::new(Router {
         config: config.clone(),
@@ -100,8 +105,9 @@ pub async fn serve(
         };
         match stream {
             Ok((stream, peer)) => {
+                let idle = (idle.clone(), idle.enter());
                 take_on(
-                    place,
+                    (place, idle),
                     stream,
                     peer,
                     acceptor.clone(),
@@ -126,15 +132,20 @@ pub async fn serve(
 
 /// Serves a connection in the background. No `async` function: the code of what one spawns is made in every crate that awaits it.
 fn take_on(
-    place: OwnedSemaphorePermit,
+    (place, (idle, idle_place)): (OwnedSemaphorePermit, (Arc<Crowd>, Place)),
     stream: TcpStream,
     peer: SocketAddr,
     acceptor: TlsAcceptor,
     router: Arc<Router>,
     watcher: Watcher,
 ) {
+    let calls = Calls::new(place);
+    let crowded_out = crowded_out(idle, idle_place, calls.running.subscribe());
     tokio::spawn(async move {
-        serve_connection(stream, peer, acceptor, router, watcher, Arc::new(place)).await;
+        select! {
+            () = serve_connection(stream, peer, acceptor, router, watcher, calls) => {}
+            () = crowded_out => debug!("a connection without a call made way for another"),
+        }
     });
 }
 
@@ -144,7 +155,7 @@ async fn serve_connection(
     acceptor: TlsAcceptor,
     router: Arc<Router>,
     watcher: Watcher,
-    place: Arc<OwnedSemaphorePermit>,
+    calls: Calls,
 ) {
     let _ = stream.set_nodelay(true);
     let stream = match timeout(router.config.handshake_timeout, acceptor.accept(stream)).await {
@@ -153,10 +164,10 @@ async fn serve_connection(
         Err(_) => return debug!("a TLS handshake took too long"),
     };
     let header_timeout = router.config.header_timeout;
-    let (calls, running) = watch::channel(0);
+    let running = calls.running.subscribe();
     // A call is carried out to its end, also when its client goes away: what it writes down and what is done must agree.
     let service = service_fn(move |request| {
-        let (router, call) = (router.clone(), Running::begin(&calls, &place));
+        let (router, call) = (router.clone(), calls.begin());
         tokio::spawn(async move {
             let answer = router.answer(request, peer).await;
             answer.map(|body| {
@@ -194,25 +205,33 @@ async fn serve_connection(
     }
 }
 
-/// A call, from its request to the last frame of its answer, and its connection's place.
-struct Running {
-    calls: watch::Sender<usize>,
+/// The calls in flight of one connection, and its place, which each of them keeps.
+#[derive(Clone)]
+struct Calls {
+    running: watch::Sender<usize>,
     _place: Arc<OwnedSemaphorePermit>,
 }
 
-impl Running {
-    fn begin(calls: &watch::Sender<usize>, place: &Arc<OwnedSemaphorePermit>) -> Running {
-        calls.send_modify(|running| *running += 1);
-        Running {
-            calls: calls.clone(),
-            _place: place.clone(),
+/// A call, from its request to the last frame of its answer.
+struct Running(Calls);
+
+impl Calls {
+    fn new(place: OwnedSemaphorePermit) -> Calls {
+        Calls {
+            running: watch::Sender::new(0),
+            _place: Arc::new(place),
         }
+    }
+
+    fn begin(&self) -> Running {
+        self.running.send_modify(|running| *running += 1);
+        Running(self.clone())
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.calls.send_modify(|running| *running -= 1);
+        self.0.running.send_modify(|running| *running -= 1);
     }
 }
 
@@ -221,6 +240,31 @@ async fn idle(mut calls: watch::Receiver<usize>, longest: Duration) {
     while calls.wait_for(|running| *running == 0).await.is_ok() {
         if timeout(longest, calls.changed()).await.is_err() {
             return;
+        }
+    }
+}
+
+/// Waits until a connection without a call has to make way for another one.
+async fn crowded_out(others: Arc<Crowd>, place: Place, mut calls: watch::Receiver<usize>) {
+    let mut place = Some(place);
+    loop {
+        let crowded_out = place.as_ref().map(Place::crowded_out);
+        let waits = async {
+            match crowded_out {
+                Some(crowded_out) => crowded_out.cancelled().await,
+                None => pending().await,
+            }
+        };
+        select! {
+            biased;
+            changed = calls.changed() => if changed.is_err() {
+                return pending().await;
+            },
+            () = waits => return,
+        }
+        drop(place.take());
+        if *calls.borrow_and_update() == 0 {
+            place = Some(others.enter());
         }
     }
 }

@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use hearth_crowd::Place;
+
 use crate::endpoint::EndpointState;
 use crate::limits::Limits;
-use crate::strangers::Stranger;
 
 /// A client's TLS connection. It counts at every endpoint it has spoken to with a good token, until it is closed; what
 /// it was upgraded to holds it as well.
@@ -19,11 +20,11 @@ struct Known {
     /// Where it has a place. Most connections speak to one endpoint all their life.
     places: Vec<Arc<EndpointState>>,
     /// Until it has one.
-    stranger: Option<Stranger>,
+    stranger: Option<Place>,
 }
 
 impl Client {
-    pub(crate) fn new(address: SocketAddr, server_name: Option<String>, stranger: Stranger) -> Client {
+    pub(crate) fn new(address: SocketAddr, server_name: Option<String>, stranger: Place) -> Client {
         let known = Known {
             places: Vec::new(),
             stranger: Some(stranger),

@@ -29,7 +29,6 @@ mod pool;
 mod proxy;
 mod respond;
 mod send;
-mod strangers;
 mod subprotocol;
 mod target;
 mod upgrade;

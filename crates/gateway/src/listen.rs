@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use hearth_crowd::{Crowd, Place};
 use hearth_token::Keyring;
 use hyper::Request;
 use hyper::body::{Body, Incoming};
@@ -26,7 +27,6 @@ use crate::gate::MicroVms;
 use crate::linger::Lingering;
 use crate::metrics::Metrics;
 use crate::proxy::Gateway;
-use crate::strangers::{Stranger, Strangers};
 use crate::upstream::{H2_CONNECTION_WINDOW_BYTES, H2_STREAM_WINDOW_BYTES, Upstreams};
 
 const ALPN_H2: &[u8] = b"h2";
@@ -105,7 +105,7 @@ pub async fn serve(
         h1: http1(gateway.config.request_header_timeout),
         h2: http2(),
         tls: TlsAcceptor::from(tls),
-        strangers: Strangers::new(gateway.config.strangers),
+        strangers: Crowd::new(gateway.config.strangers),
         gateway,
         shutdown,
     });
@@ -132,7 +132,7 @@ struct Server {
     h1: auto::Builder<TokioExecutor>,
     h2: auto::Builder<TokioExecutor>,
     tls: TlsAcceptor,
-    strangers: Arc<Strangers>,
+    strangers: Arc<Crowd>,
     gateway: Arc<Gateway>,
     shutdown: CancellationToken,
 }
@@ -198,7 +198,7 @@ impl Server {
         }
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, address: SocketAddr, stranger: Stranger) {
+    async fn connection(self: Arc<Self>, stream: TcpStream, address: SocketAddr, stranger: Place) {
         let metrics = &self.gateway.endpoints.metrics;
         metrics.clients().inc();
         let crowded_out = stranger.crowded_out();
@@ -220,7 +220,7 @@ impl Server {
         &self,
         stream: TcpStream,
         address: SocketAddr,
-        stranger: Stranger,
+        stranger: Place,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         tune(&stream)?;
         let stream = timeout(self.gateway.config.handshake_timeout, self.tls.accept(stream)).await??;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::support::{Answer, Server, Signing, image_arn, impatient};
 use bytes::Bytes;
+use hearth_api::ApiConfig;
 use http::Request;
 use http_body_util::Full;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -266,6 +267,36 @@ async fn an_http2_connection_without_a_call_is_ended_and_one_with_a_slow_call_is
     };
     let (answer, ()) = tokio::join!(server.send_http2(slow), finish);
     assert_eq!(answer.status, 200);
+}
+
+#[tokio::test]
+async fn connections_that_say_nothing_keep_nobody_out_and_end_no_call() {
+    let server = Server::start_with(ApiConfig {
+        max_connections: 8,
+        max_idle: 4,
+        ..ApiConfig::default()
+    })
+    .await;
+    let mut slow = server.begin("POST", "/2025-09-09/microvms/slow/suspend").await;
+    while server.fake.count() == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        silent.push(TcpStream::connect(server.address).await.expect("connects"));
+    }
+    let answer = timeout(Duration::from_secs(20), server.call("GET", LIST, "")).await;
+    assert_eq!(answer.expect("there is a place").status, 200);
+    // The oldest went, the newest may still speak.
+    let end = timeout(Duration::from_secs(20), silent[0].read(&mut [0])).await;
+    assert!(matches!(end, Ok(Ok(0) | Err(_))), "{end:?}");
+    let end = timeout(Duration::from_millis(100), silent[19].read(&mut [0])).await;
+    assert!(end.is_err(), "{end:?}");
+    server.fake.may_end.notify_one();
+    let mut begin = [0; 15];
+    let answered = timeout(Duration::from_secs(20), slow.read_exact(&mut begin)).await;
+    assert!(matches!(answered, Ok(Ok(_))), "{answered:?}");
+    assert_eq!(&begin, b"HTTP/1.1 200 OK");
 }
 
 #[tokio::test]

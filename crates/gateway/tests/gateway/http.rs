@@ -235,16 +235,12 @@ async fn continue_is_said_only_to_those_who_may_enter() {
     };
     let mut stream = world.connect("http/1.1").await;
     stream.write_all(head(&world.token()).as_bytes()).await.unwrap();
-    assert_eq!(
-        read_until(&mut stream, "\r\n\r\n").await,
-        "HTTP/1.1 100 Continue\r\n\r\n"
-    );
+    // The application does not wait for the body before it begins to answer.
+    let mut said = read_until(&mut stream, "\r\n\r\n").await;
+    assert!(said.starts_with("HTTP/1.1 100 Continue\r\n\r\n"), "{said}");
     stream.write_all(b"hello").await.unwrap();
-    assert!(
-        read_until(&mut stream, "hello")
-            .await
-            .starts_with("HTTP/1.1 200 OK\r\n")
-    );
+    said += &read_until(&mut stream, "hello").await;
+    assert!(said.contains("\r\n\r\nHTTP/1.1 200 OK\r\n"), "{said}");
 
     let mut stream = world.connect("http/1.1").await;
     stream.write_all(head("garbage").as_bytes()).await.unwrap();

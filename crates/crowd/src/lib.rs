@@ -1,18 +1,22 @@
-//! Connections whose client has not shown a good token yet: anybody may open them, so there is a bound.
+//! Connections that nobody answers for: anybody may open them and say nothing, so there is a bound. Beyond it the oldest is
+//! closed: who wants something says so at once, and who waits for nothing has waited longest.
+#![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use tokio_util::sync::CancellationToken;
 
-/// The connections of strangers. Beyond the bound the oldest is closed: a client with a token shows it at once, and who
-/// waits for nothing has waited longest.
-pub(crate) struct Strangers {
+/// All of them.
+#[derive(Debug)]
+pub struct Crowd {
     most: usize,
     places: Mutex<Places>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Places {
     next: u64,
     /// By age.
@@ -20,21 +24,24 @@ struct Places {
 }
 
 /// One of them, until it is dropped.
-pub(crate) struct Stranger {
-    strangers: Arc<Strangers>,
+#[derive(Debug)]
+pub struct Place {
+    crowd: Arc<Crowd>,
     number: u64,
     crowded_out: CancellationToken,
 }
 
-impl Strangers {
-    pub(crate) fn new(most: usize) -> Arc<Strangers> {
-        Arc::new(Strangers {
+impl Crowd {
+    /// Nobody yet, and at most so many.
+    pub fn new(most: usize) -> Arc<Crowd> {
+        Arc::new(Crowd {
             most,
             places: Mutex::default(),
         })
     }
 
-    pub(crate) fn enter(self: &Arc<Self>) -> Stranger {
+    /// One more, whose place may be the oldest one's. To be called where a connection is accepted: tasks begin in any order.
+    pub fn enter(self: &Arc<Self>) -> Place {
         let crowded_out = CancellationToken::new();
         let mut places = self.places();
         let number = places.next;
@@ -45,8 +52,8 @@ impl Strangers {
         {
             oldest.cancel();
         }
-        Stranger {
-            strangers: self.clone(),
+        Place {
+            crowd: self.clone(),
             number,
             crowded_out,
         }
@@ -57,16 +64,16 @@ impl Strangers {
     }
 }
 
-impl Stranger {
+impl Place {
     /// Cancelled when its place is another's.
-    pub(crate) fn crowded_out(&self) -> CancellationToken {
+    pub fn crowded_out(&self) -> CancellationToken {
         self.crowded_out.clone()
     }
 }
 
-impl Drop for Stranger {
+impl Drop for Place {
     fn drop(&mut self) {
-        self.strangers.places().taken.remove(&self.number);
+        self.crowd.places().taken.remove(&self.number);
     }
 }
 
@@ -75,13 +82,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_stranger_goes_when_there_are_too_many() {
-        let strangers = Strangers::new(2);
-        let [first, second, third] = [strangers.enter(), strangers.enter(), strangers.enter()];
+    fn the_oldest_goes_when_there_are_too_many() {
+        let crowd = Crowd::new(2);
+        let [first, second, third] = [crowd.enter(), crowd.enter(), crowd.enter()];
         assert!(first.crowded_out().is_cancelled());
         assert!(!second.crowded_out().is_cancelled() && !third.crowded_out().is_cancelled());
         drop((first, second));
-        let fourth = strangers.enter();
+        let fourth = crowd.enter();
         assert!(!third.crowded_out().is_cancelled() && !fourth.crowded_out().is_cancelled());
     }
 }
