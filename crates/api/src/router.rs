@@ -8,6 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::FutureExt;
+use hearth_crowd::Visit;
 use hearth_telemetry::Span;
 use hearth_wire::{ApiError, Call, Caller, ErrorKind, Sensitive};
 use http::{
@@ -118,6 +119,9 @@ impl Router {
             .iam
             .identify(&scope.access_key_id, session_token.as_deref())?;
         let caller = signature::verify(&identity, scope, &parts, body.clone(), request_id).await?;
+        if let Some(visit) = parts.extensions.get::<Arc<Visit>>() {
+            visit.vouch();
+        }
         Ok(Verified {
             parts,
             body,

@@ -1,7 +1,7 @@
 //! The listener: TLS, HTTP/1.1 and HTTP/2, every wait bounded.
 
 use std::{
-    future::{Future, pending},
+    future::Future,
     io::{self, Cursor},
     net::SocketAddr,
     sync::Arc,
@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use hearth_crowd::{Crowd, Place};
+use hearth_crowd::{Crowd, Member, Visit};
 use http_body_util::BodyExt;
 use hyper::{
     body::Frame,
@@ -39,7 +39,7 @@ pub struct ApiConfig {
     pub max_body_bytes: usize,
     /// Connections at one time; further ones wait.
     pub max_connections: usize,
-    /// Of these, those without a call in flight; beyond that the one that has waited longest is closed.
+    /// Of these, those without a call in flight whose signature was good; beyond that the oldest of them is closed.
     pub max_idle: usize,
     /// How long a TLS handshake may take.
     pub handshake_timeout: Duration,
@@ -105,9 +105,8 @@ pub async fn serve(
         };
         match stream {
             Ok((stream, peer)) => {
-                let idle = (idle.clone(), idle.enter());
                 take_on(
-                    (place, idle),
+                    Calls::new(place, idle.enter()),
                     stream,
                     peer,
                     acceptor.clone(),
@@ -132,19 +131,18 @@ pub async fn serve(
 
 /// Serves a connection in the background. No `async` function: the code of what one spawns is made in every crate that awaits it.
 fn take_on(
-    (place, (idle, idle_place)): (OwnedSemaphorePermit, (Arc<Crowd>, Place)),
+    calls: Calls,
     stream: TcpStream,
     peer: SocketAddr,
     acceptor: TlsAcceptor,
     router: Arc<Router>,
     watcher: Watcher,
 ) {
-    let calls = Calls::new(place);
-    let crowded_out = crowded_out(idle, idle_place, calls.running.subscribe());
+    let crowded_out = calls.member.crowded_out();
     tokio::spawn(async move {
         select! {
             () = serve_connection(stream, peer, acceptor, router, watcher, calls) => {}
-            () = crowded_out => debug!("a connection without a call made way for another"),
+            () = crowded_out.cancelled() => debug!("a connection without a call made way for another"),
         }
     });
 }
@@ -166,8 +164,9 @@ async fn serve_connection(
     let header_timeout = router.config.header_timeout;
     let running = calls.running.subscribe();
     // A call is carried out to its end, also when its client goes away: what it writes down and what is done must agree.
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request| {
         let (router, call) = (router.clone(), calls.begin());
+        request.extensions_mut().insert(call.visit.clone());
         tokio::spawn(async move {
             let answer = router.answer(request, peer).await;
             answer.map(|body| {
@@ -209,29 +208,37 @@ async fn serve_connection(
 #[derive(Clone)]
 struct Calls {
     running: watch::Sender<usize>,
+    member: Arc<Member>,
     _place: Arc<OwnedSemaphorePermit>,
 }
 
 /// A call, from its request to the last frame of its answer.
-struct Running(Calls);
+struct Running {
+    calls: Calls,
+    visit: Arc<Visit>,
+}
 
 impl Calls {
-    fn new(place: OwnedSemaphorePermit) -> Calls {
+    fn new(place: OwnedSemaphorePermit, member: Arc<Member>) -> Calls {
         Calls {
             running: watch::Sender::new(0),
+            member,
             _place: Arc::new(place),
         }
     }
 
     fn begin(&self) -> Running {
         self.running.send_modify(|running| *running += 1);
-        Running(self.clone())
+        Running {
+            calls: self.clone(),
+            visit: Visit::new(self.member.clone()),
+        }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.running.send_modify(|running| *running -= 1);
+        self.calls.running.send_modify(|running| *running -= 1);
     }
 }
 
@@ -240,31 +247,6 @@ async fn idle(mut calls: watch::Receiver<usize>, longest: Duration) {
     while calls.wait_for(|running| *running == 0).await.is_ok() {
         if timeout(longest, calls.changed()).await.is_err() {
             return;
-        }
-    }
-}
-
-/// Waits until a connection without a call has to make way for another one.
-async fn crowded_out(others: Arc<Crowd>, place: Place, mut calls: watch::Receiver<usize>) {
-    let mut place = Some(place);
-    loop {
-        let crowded_out = place.as_ref().map(Place::crowded_out);
-        let waits = async {
-            match crowded_out {
-                Some(crowded_out) => crowded_out.cancelled().await,
-                None => pending().await,
-            }
-        };
-        select! {
-            biased;
-            changed = calls.changed() => if changed.is_err() {
-                return pending().await;
-            },
-            () = waits => return,
-        }
-        drop(place.take());
-        if *calls.borrow_and_update() == 0 {
-            place = Some(others.enter());
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use tokio_util::sync::CancellationToken;
@@ -13,22 +13,39 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug)]
 pub struct Crowd {
     most: usize,
-    places: Mutex<Places>,
+    waiting: Mutex<Waiting>,
 }
 
 #[derive(Debug, Default)]
-struct Places {
+struct Waiting {
     next: u64,
     /// By age.
-    taken: BTreeMap<u64, CancellationToken>,
+    members: BTreeMap<u64, CancellationToken>,
 }
 
-/// One of them, until it is dropped.
+/// A connection, in the crowd while nobody vouches for it.
 #[derive(Debug)]
-pub struct Place {
+pub struct Member {
     crowd: Arc<Crowd>,
-    number: u64,
     crowded_out: CancellationToken,
+    standing: Mutex<Standing>,
+}
+
+#[derive(Debug)]
+struct Standing {
+    number: u64,
+    vouchers: usize,
+}
+
+/// Keeps a connection out of the crowd until it is dropped.
+#[derive(Debug)]
+pub struct Voucher(Arc<Member>);
+
+/// One request of a connection, until its answer has ended.
+#[derive(Debug)]
+pub struct Visit {
+    member: Arc<Member>,
+    voucher: OnceLock<Voucher>,
 }
 
 impl Crowd {
@@ -36,59 +53,131 @@ impl Crowd {
     pub fn new(most: usize) -> Arc<Crowd> {
         Arc::new(Crowd {
             most,
-            places: Mutex::default(),
+            waiting: Mutex::default(),
         })
     }
 
-    /// One more, whose place may be the oldest one's. To be called where a connection is accepted: tasks begin in any order.
-    pub fn enter(self: &Arc<Self>) -> Place {
+    /// A connection more, for which the oldest may have to go. To be called where it is accepted: tasks begin in any order.
+    pub fn enter(self: &Arc<Self>) -> Arc<Member> {
         let crowded_out = CancellationToken::new();
-        let mut places = self.places();
-        let number = places.next;
-        places.next += 1;
-        places.taken.insert(number, crowded_out.clone());
-        if places.taken.len() > self.most
-            && let Some((_, oldest)) = places.taken.pop_first()
+        let standing = Standing {
+            number: self.join(crowded_out.clone()),
+            vouchers: 0,
+        };
+        Arc::new(Member {
+            crowd: self.clone(),
+            crowded_out,
+            standing: Mutex::new(standing),
+        })
+    }
+
+    fn join(&self, crowded_out: CancellationToken) -> u64 {
+        let mut waiting = lock(&self.waiting);
+        let number = waiting.next;
+        waiting.next += 1;
+        waiting.members.insert(number, crowded_out);
+        if waiting.members.len() > self.most
+            && let Some((_, oldest)) = waiting.members.pop_first()
         {
             oldest.cancel();
         }
-        Place {
-            crowd: self.clone(),
-            number,
-            crowded_out,
-        }
+        number
     }
 
-    fn places(&self) -> MutexGuard<'_, Places> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    fn leave(&self, number: u64) {
+        lock(&self.waiting).members.remove(&number);
     }
 }
 
-impl Place {
-    /// Cancelled when its place is another's.
+impl Member {
+    /// Cancelled when it has to go.
     pub fn crowded_out(&self) -> CancellationToken {
         self.crowded_out.clone()
     }
+
+    /// Out of the crowd until all vouchers are dropped; it comes back as the youngest.
+    pub fn vouch(self: &Arc<Self>) -> Voucher {
+        let mut standing = lock(&self.standing);
+        standing.vouchers += 1;
+        if standing.vouchers == 1 {
+            self.crowd.leave(standing.number);
+        }
+        Voucher(self.clone())
+    }
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.crowd.places().taken.remove(&self.number);
+impl Visit {
+    /// A request, of which nothing good is known yet.
+    pub fn new(member: Arc<Member>) -> Arc<Visit> {
+        Arc::new(Visit {
+            member,
+            voucher: OnceLock::new(),
+        })
     }
+
+    /// It may be answered: its connection stays until then.
+    pub fn vouch(&self) {
+        self.voucher.get_or_init(|| self.member.vouch());
+    }
+}
+
+impl Drop for Voucher {
+    fn drop(&mut self) {
+        let Member {
+            crowd,
+            crowded_out,
+            standing,
+        } = &*self.0;
+        let mut standing = lock(standing);
+        standing.vouchers -= 1;
+        if standing.vouchers == 0 {
+            standing.number = crowd.join(crowded_out.clone());
+        }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.crowd.leave(lock(&self.standing).number);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn gone<const N: usize>(members: [&Arc<Member>; N]) -> [bool; N] {
+        members.map(|member| member.crowded_out().is_cancelled())
+    }
+
     #[test]
     fn the_oldest_goes_when_there_are_too_many() {
         let crowd = Crowd::new(2);
         let [first, second, third] = [crowd.enter(), crowd.enter(), crowd.enter()];
-        assert!(first.crowded_out().is_cancelled());
-        assert!(!second.crowded_out().is_cancelled() && !third.crowded_out().is_cancelled());
+        assert_eq!(gone([&first, &second, &third]), [true, false, false]);
         drop((first, second));
         let fourth = crowd.enter();
-        assert!(!third.crowded_out().is_cancelled() && !fourth.crowded_out().is_cancelled());
+        assert_eq!(gone([&third, &fourth]), [false, false]);
+    }
+
+    #[test]
+    fn who_is_vouched_for_stays_and_comes_back_as_the_youngest() {
+        let crowd = Crowd::new(1);
+        let first = crowd.enter();
+        let (one, other) = (Visit::new(first.clone()), Visit::new(first.clone()));
+        one.vouch();
+        one.vouch();
+        other.vouch();
+        let second = crowd.enter();
+        drop(one);
+        assert_eq!(gone([&first, &second]), [false, false]);
+        drop(other);
+        assert_eq!(gone([&first, &second]), [false, true]);
+        drop((first, second));
+        assert!(lock(&crowd.waiting).members.is_empty());
     }
 }

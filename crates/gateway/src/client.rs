@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use hearth_crowd::Place;
+use hearth_crowd::Member;
 
 use crate::endpoint::EndpointState;
 use crate::limits::Limits;
@@ -20,11 +20,11 @@ struct Known {
     /// Where it has a place. Most connections speak to one endpoint all their life.
     places: Vec<Arc<EndpointState>>,
     /// Until it has one.
-    stranger: Option<Place>,
+    stranger: Option<Arc<Member>>,
 }
 
 impl Client {
-    pub(crate) fn new(address: SocketAddr, server_name: Option<String>, stranger: Place) -> Client {
+    pub(crate) fn new(address: SocketAddr, server_name: Option<String>, stranger: Arc<Member>) -> Client {
         let known = Known {
             places: Vec::new(),
             stranger: Some(stranger),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use hearth_crowd::{Crowd, Place};
+use hearth_crowd::{Crowd, Member};
 use hearth_token::Keyring;
 use hyper::Request;
 use hyper::body::{Body, Incoming};
@@ -198,7 +198,7 @@ impl Server {
         }
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, address: SocketAddr, stranger: Place) {
+    async fn connection(self: Arc<Self>, stream: TcpStream, address: SocketAddr, stranger: Arc<Member>) {
         let metrics = &self.gateway.endpoints.metrics;
         metrics.clients().inc();
         let crowded_out = stranger.crowded_out();
@@ -220,7 +220,7 @@ impl Server {
         &self,
         stream: TcpStream,
         address: SocketAddr,
-        stranger: Place,
+        stranger: Arc<Member>,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         tune(&stream)?;
         let stream = timeout(self.gateway.config.handshake_timeout, self.tls.accept(stream)).await??;

@@ -6,6 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use hearth_crowd::Visit;
 use hearth_telemetry::Span;
 use hearth_wire::{ApiError, Call, Caller, ErrorKind, Guard, Request, partition_of};
 use percent_encoding::percent_decode_str;
@@ -94,6 +95,9 @@ impl S3Access for Access {
             .account(&access_key_id, session_token.as_deref())
             .await
             .map_err(refusal)?;
+        if let Some(visit) = extension::<Arc<Visit>>(cx) {
+            visit.vouch();
+        }
         if let Some(trace) = extension::<Arc<Span>>(cx) {
             trace.asks_for("s3", cx.s3_op().name());
         }
