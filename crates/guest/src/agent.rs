@@ -3,7 +3,7 @@
 use std::{
     io::{self, Read},
     net::{Ipv4Addr, SocketAddrV4},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use hearth_agent_protocol::{
@@ -22,6 +22,9 @@ use crate::GuestError;
 const PROMPT: Duration = Duration::from_secs(20);
 /// Longest wait until the application stands still or goes on.
 const FREEZE_OR_THAW: Duration = Duration::from_secs(60);
+/// A guest whose clock may be later than this is told the time again, so often at most.
+const TIMELY: Duration = Duration::from_millis(250);
+const TOLD_AGAIN: usize = 3;
 /// Longest wait for one connection of a guest that is still booting, before the next is tried.
 const BOOT_ATTEMPT: Duration = Duration::from_millis(250);
 
@@ -80,22 +83,29 @@ impl Agent {
 
     /// Wakes a guest whose clock stood still, with the time and entropy of this moment.
     pub async fn thaw(&self, close_connections: bool) -> Result<(), GuestError> {
+        until_timely(|again| self.tell_time(close_connections && !again)).await
+    }
+
+    /// By how much the guest's clock may be late.
+    async fn tell_time(&self, close_connections: bool) -> Result<Duration, GuestError> {
         let entropy = fresh_entropy().map_err(GuestError::io("reading /dev/urandom"))?;
-        self.done(
+        let mut said = None;
+        let thaw = || {
+            said = Some(Instant::now());
             Request::Thaw(Thaw {
                 wall_clock_ns: wall_clock_ns(),
                 entropy,
                 close_connections,
-            }),
-            FREEZE_OR_THAW,
-        )
-        .await
+            })
+        };
+        done(self.ask(thaw, FREEZE_OR_THAW).await?)?;
+        Ok(said.map_or(Duration::ZERO, |said| said.elapsed()))
     }
 
     /// Calls a lifecycle hook. A guest that does not answer counts as a hook that timed out.
     pub async fn hook(&self, call: HookCall) -> Result<HookOutcome, GuestError> {
         let longest = Duration::from_millis(call.timeout_ms) + PROMPT;
-        match self.ask(&Request::Hook(call), longest).await {
+        match self.ask(|| Request::Hook(call), longest).await {
             Ok(Reply::Hook(outcome)) => Ok(outcome),
             Ok(other) => Err(unexpected(other)),
             Err(GuestError::TimedOut(_)) => Ok(HookOutcome::TimedOut),
@@ -107,7 +117,7 @@ impl Agent {
     pub async fn await_listener(&self, longest: Duration) -> Result<bool, GuestError> {
         let timeout_ms = longest.as_millis() as u64;
         match self
-            .ask(&Request::AwaitListener { timeout_ms }, longest + PROMPT)
+            .ask(|| Request::AwaitListener { timeout_ms }, longest + PROMPT)
             .await?
         {
             Reply::Listening(listening) => Ok(listening),
@@ -161,16 +171,14 @@ impl Agent {
     }
 
     async fn done(&self, request: Request, longest: Duration) -> Result<(), GuestError> {
-        match self.ask(&request, longest).await? {
-            Reply::Done => Ok(()),
-            other => Err(unexpected(other)),
-        }
+        done(self.ask(|| request, longest).await?)
     }
 
-    async fn ask(&self, request: &Request, longest: Duration) -> Result<Reply, GuestError> {
+    /// Asks what `request` gives once there is a connection.
+    async fn ask(&self, request: impl FnOnce() -> Request, longest: Duration) -> Result<Reply, GuestError> {
         let exchange = async {
             let mut stream = self.connect().await.map_err(FrameError::from)?;
-            Ok::<_, GuestError>(exchange(&mut stream, request).await?)
+            Ok::<_, GuestError>(exchange(&mut stream, &request()).await?)
         };
         timeout(longest, exchange)
             .await
@@ -185,6 +193,24 @@ impl Agent {
     }
 }
 
+/// What was long on its way may have brought an old time: it is told again. That fails no guest which has been told.
+async fn until_timely<F>(mut tell: impl FnMut(bool) -> F) -> Result<(), GuestError>
+where
+    F: Future<Output = Result<Duration, GuestError>>,
+{
+    let mut late = tell(false).await?;
+    for _ in 0..TOLD_AGAIN {
+        if late <= TIMELY {
+            break;
+        }
+        late = tell(true).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "a guest's clock may be late");
+            Duration::ZERO
+        });
+    }
+    Ok(())
+}
+
 /// The wall clock, nanoseconds since the epoch.
 pub fn wall_clock_ns() -> u64 {
     SystemTime::now()
@@ -196,6 +222,13 @@ fn fresh_entropy() -> io::Result<[u8; 32]> {
     let mut entropy = [0; 32];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut entropy)?;
     Ok(entropy)
+}
+
+fn done(reply: Reply) -> Result<(), GuestError> {
+    match reply {
+        Reply::Done => Ok(()),
+        other => Err(unexpected(other)),
+    }
 }
 
 fn unexpected(reply: Reply) -> GuestError {
@@ -269,5 +302,35 @@ impl ExecSink {
     /// Sends one input.
     pub async fn send(&mut self, input: &ExecInput) -> Result<(), GuestError> {
         Ok(hearth_agent_protocol::send(&mut self.write, input).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether it was said again, each time, with these answers.
+    async fn told(answers: &[Result<u64, ()>]) -> (bool, Vec<bool>) {
+        let (mut said, mut answers) = (Vec::new(), answers.iter());
+        let outcome = until_timely(|again| {
+            said.push(again);
+            let answer = answers.next().expect("said too often");
+            std::future::ready(
+                answer
+                    .map(Duration::from_millis)
+                    .map_err(|()| GuestError::Confused),
+            )
+        })
+        .await;
+        (outcome.is_ok(), said)
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_was_told_late_is_told_again_a_few_times() {
+        assert_eq!(told(&[Ok(20)]).await, (true, vec![false]));
+        assert_eq!(told(&[Ok(1100), Ok(20)]).await, (true, vec![false, true]));
+        assert_eq!(told(&[Ok(1100); 4]).await, (true, vec![false, true, true, true]));
+        assert_eq!(told(&[Ok(1100), Err(())]).await, (true, vec![false, true]));
+        assert_eq!(told(&[Err(())]).await, (false, vec![false]));
     }
 }
